@@ -1,0 +1,1 @@
+//! The `world` command: one file per verb.

@@ -1,0 +1,1 @@
+//! CRIU's RPC, its options, its logs and errors.

@@ -1,0 +1,27 @@
+//! Worldshim freezes a running container into one world and brings it back.
+//!
+//! Dependencies between the modules point down only:
+//!
+//! ```text
+//! cli, shim            what people and containerd talk to
+//!   └─ world           what a world is: capture, verify, bring back
+//!        ├─ criu       CRIU's RPC, options, logs
+//!        ├─ runtime    libcontainer in a short-lived process of its own
+//!        ├─ cgroup     freezer, statistics, limits, OOM, on cgroup v1 and v2
+//!        └─ hooks      what runs around freeze and restore
+//!             └─ sys, error
+//! ```
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cgroup;
+pub mod cli;
+pub mod criu;
+pub mod error;
+pub mod hooks;
+pub mod runtime;
+pub mod shim;
+pub mod sys;
+pub mod world;
+
+pub use error::{Error, ErrorKind, Result};

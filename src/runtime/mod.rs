@@ -1,0 +1,1 @@
+//! Containers made by libcontainer in a short-lived process of its own.

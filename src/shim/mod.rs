@@ -1,0 +1,1 @@
+//! The containerd shim: ttrpc Task service.
