@@ -1,1 +1,21 @@
-//! Containers made by libcontainer in a short-lived process of its own.
+//! Containers made by libcontainer.
+//!
+//! Everything here runs in a short-lived process of its own (the shim's binary
+//! re-executed, see `shim::helper`): libcontainer forks, changes directory,
+//! makes its process non-dumpable and closes file descriptors, none of which a
+//! long-lived, multi-container process may suffer. When that process ends, the
+//! container's init becomes a child of the shim, which is a subreaper.
+//!
+//! libcontainer keeps its state in `<bundle>/world/<id>/`, so that removing the
+//! bundle removes all of it.
+
+mod container;
+mod exec;
+mod mounts;
+
+pub use container::{Adopt, Create, Target, adopt, create, delete, start};
+pub use exec::{Exec, exec};
+pub use mounts::{RootfsMountRequest, mount_rootfs, unmount_rootfs};
+
+/// Folder of ours inside a bundle: libcontainer's state, logs, console sockets.
+pub const STATE_DIR: &str = "world";

@@ -1,1 +1,121 @@
-//! The containerd shim: ttrpc Task service.
+//! The containerd shim: a small process per container or pod that serves the
+//! ttrpc Task service, keeps the containers' state, copies their streams and
+//! reaps their processes.
+//!
+//! It runs on one thread. What takes long (libcontainer, CRIU) happens in a
+//! [`helper`] process; what blocks for moments (a freezer) on a thread of its own.
+
+mod checkpoint;
+mod console;
+mod container;
+mod control;
+mod events;
+pub mod helper;
+mod info;
+mod leftovers;
+mod lifecycle;
+mod logger;
+mod oom;
+mod options;
+mod process;
+mod reaper;
+mod service;
+mod stdio;
+mod tasks;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim::asynchronous::{ExitSignal, Shim, spawn};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::types::introspection::RuntimeInfo;
+use containerd_shim::publisher::RemotePublisher;
+use containerd_shim::{Config, Flags, StartOpts, api::DeleteResponse};
+
+pub use console::send as send_terminal;
+
+use reaper::Reaper;
+use tasks::Tasks;
+
+/// The name under which containerd knows this shim.
+pub const RUNTIME: &str = "io.containerd.world.v1";
+
+/// Containers with the same value share a shim.
+const GROUP_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.runc.v2.group",
+    "io.kubernetes.cri.sandbox-id",
+];
+
+/// This shim, for the crate's bootstrap.
+pub struct WorldShim {
+    flags: Flags,
+    exit: Arc<ExitSignal>,
+    reaper: Arc<Reaper>,
+}
+
+#[async_trait]
+impl Shim for WorldShim {
+    type T = Tasks;
+
+    async fn new(_: &str, flags: &Flags, config: &mut Config) -> Self {
+        // Ours reaps; see `reaper`.
+        config.no_reaper = true;
+        WorldShim {
+            flags: Flags {
+                namespace: flags.namespace.clone(),
+                id: flags.id.clone(),
+                bundle: flags.bundle.clone(),
+                address: flags.address.clone(),
+                ..Default::default()
+            },
+            exit: Arc::default(),
+            reaper: Arc::default(),
+        }
+    }
+
+    async fn start_shim(&mut self, opts: StartOpts) -> containerd_shim::Result<String> {
+        let group = group_of(Path::new(".")).unwrap_or_else(|| opts.id.clone());
+        spawn(opts, &group, Vec::new()).await
+    }
+
+    async fn delete_shim(&mut self) -> containerd_shim::Result<DeleteResponse> {
+        leftovers::remove(&self.flags)
+            .map_err(|error| containerd_shim::Error::Other(error.to_string()))
+    }
+
+    async fn wait(&mut self) {
+        self.exit.wait().await;
+    }
+
+    async fn create_task_service(&self, publisher: RemotePublisher) -> Tasks {
+        let events = events::Events::new(publisher, self.flags.namespace.clone());
+        match reaper::child_signal() {
+            Ok(signal) => {
+                let reaper = self.reaper.clone();
+                tokio::spawn(async move { reaper.run(signal).await });
+            }
+            Err(error) => log::error!("{error}"),
+        }
+        Tasks::new(
+            self.flags.namespace.clone(),
+            self.flags.address.clone(),
+            events,
+            self.reaper.clone(),
+            self.exit.clone(),
+        )
+    }
+
+    fn runtime_info(_: &str, _: Option<&Any>) -> containerd_shim::Result<RuntimeInfo> {
+        info::runtime_info()
+    }
+}
+
+/// The pod that a container belongs to, from its bundle's spec.
+fn group_of(bundle: &Path) -> Option<String> {
+    let spec = oci_spec::runtime::Spec::load(bundle.join("config.json")).ok()?;
+    let annotations = spec.annotations().as_ref()?;
+    GROUP_ANNOTATIONS
+        .iter()
+        .find_map(|name| annotations.get(*name).cloned())
+}

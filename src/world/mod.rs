@@ -1,1 +1,4 @@
 //! What a world is: capture, verify, bring back.
+
+pub mod checkpoint;
+pub mod restore;

@@ -1,0 +1,191 @@
+//! The Checkpoint call: who froze the container, and who thaws it.
+//!
+//! | before the call | after success | after failure |
+//! |---|---|---|
+//! | running | thawed | thawed |
+//! | paused by the checkpointing client just before | stays frozen for that client's Resume, see [`Tasks::await_resume`] | thawed |
+//! | paused by a person | stays paused | stays paused |
+//!
+//! Whatever happens to the helper, this process makes sure of the last column
+//! and removes what the helper left of a partial world.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use containerd_shim::protos::api::{CheckpointTaskRequest, TaskCheckpointed};
+
+use super::container::{Activity, Container, Pause};
+use super::control::{blocking, thaw};
+use super::helper::{Helper, Reply, Request, Streams};
+use super::options;
+use super::tasks::Tasks;
+use crate::error::{Error, ErrorKind, Result};
+use crate::world::checkpoint::{self, Outcome};
+
+
+impl Tasks {
+    /// Writes the container as a world into the folder that the client names.
+    pub async fn checkpoint(&self, request: CheckpointTaskRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        container.must_run()?;
+        let options = options::checkpoint_options(request.options.as_ref())?;
+        let path = PathBuf::from(&request.path);
+        let was_there = path.exists();
+        let paused = container.switch(|activity| match activity {
+            Activity::None => Ok(None),
+            Activity::Paused(pause) => Ok(Some(pause.clone())),
+            _ => Err(container.wrong_state("is busy with a pause or checkpoint".to_owned())),
+        })?;
+        let work = checkpoint::Request {
+            target: container.target.clone(),
+            pid: container.init.life().pid,
+            world: path.clone(),
+            rootfs: container.rootfs.clone(),
+            terminal: container.init.stdio.terminal,
+            namespace: self.namespace.clone(),
+            containerd: self.containerd.clone(),
+            options: options.as_ref().map(wishes).unwrap_or_default(),
+            execs: container
+                .execs()
+                .iter()
+                .filter_map(|exec| exec.pid())
+                .collect(),
+        };
+        let result = self.run_checkpoint(&container, work, paused.clone()).await;
+        match &result {
+            Ok(_) => {
+                if paused.as_ref().is_some_and(Pause::belongs_to_checkpoint) {
+                    self.await_resume(&container, &path);
+                }
+                self.events.publish(TaskCheckpointed {
+                    container_id: request.id,
+                    checkpoint: request.path,
+                    ..Default::default()
+                });
+            }
+            Err(error) => {
+                log::warn!("checkpoint of {}: {error}", request.id);
+                remove_partial(&path, was_there);
+            }
+        }
+        result.map(|_| ())
+    }
+
+    /// From here to the end of the helper the activity says Checkpointing.
+    async fn run_checkpoint(
+        &self,
+        container: &Arc<Container>,
+        work: checkpoint::Request,
+        paused: Option<Pause>,
+    ) -> Result<Outcome> {
+        let request = Request::Checkpoint(work);
+        let helper = Helper::start(&self.reaper, &request, Streams::default()).await?;
+        container.switch(|activity| {
+            *activity = Activity::Checkpointing {
+                helper: helper.pid,
+                paused: paused.clone(),
+            };
+            Ok(())
+        })?;
+        let result = helper.finish().await.and_then(|reply| match reply {
+            Reply::Checkpointed(outcome) => Ok(outcome),
+            other => Err(Error::new(
+                ErrorKind::Internal,
+                format!("the helper answered {other:?} to a checkpoint"),
+            )),
+        });
+        let stays_frozen = match (&paused, &result) {
+            (None, _) => false,
+            (Some(_), Ok(_)) => true,
+            (Some(pause), Err(_)) => !pause.belongs_to_checkpoint(),
+        };
+        if stays_frozen {
+            container.switch(|activity| {
+                *activity = paused.map_or(Activity::None, Activity::Paused);
+                Ok(())
+            })?;
+            return result;
+        }
+        let thawed = self.make_sure_it_runs(container, paused.is_some()).await;
+        result.and_then(|outcome| thawed.map(|()| outcome))
+    }
+
+    /// The helper thaws what it froze; this covers a helper that was killed.
+    async fn make_sure_it_runs(&self, container: &Arc<Container>, was_paused: bool) -> Result<()> {
+        if was_paused {
+            container.expect_late_resume();
+            return self.end_pause(container).await;
+        }
+        let cgroup = container.cgroup()?;
+        let thawed = blocking(move || match cgroup.exists() {
+            true => thaw(&cgroup),
+            false => Ok(()),
+        })
+        .await;
+        container.switch(|activity| {
+            *activity = Activity::None;
+            Ok(())
+        })?;
+        thawed
+    }
+
+    /// Thaws a container whose client paused it, had it checkpointed and then
+    /// went away without a Resume.
+    ///
+    /// As long as containerd still copies the world out of its temporary
+    /// folder (which it then removes), the client gets its time; after that,
+    /// or with a folder that stays, `resume_grace_seconds` of the host's
+    /// configuration.
+    fn await_resume(&self, container: &Arc<Container>, path: &Path) {
+        const COPYING: Duration = Duration::from_secs(600);
+        const LOOK: Duration = Duration::from_millis(200);
+        let grace = Duration::from_secs(30);
+        let (tasks, container, path) = (self.clone(), container.clone(), path.to_owned());
+        let temporary = is_containerds_own(&path);
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let mut idle_since = begun;
+            while idle_since.elapsed() < grace {
+                tokio::time::sleep(LOOK).await;
+                if !matches!(container.activity(), Activity::Paused(_)) {
+                    return;
+                }
+                if temporary && path.exists() && begun.elapsed() < COPYING {
+                    idle_since = Instant::now();
+                }
+            }
+            log::warn!("no Resume came after the checkpoint: thawing");
+            container.expect_late_resume();
+            if let Err(error) = tasks.resume(&container.target.id).await {
+                log::warn!("thaw after a checkpoint: {error}");
+            }
+        });
+    }
+}
+
+/// Removes what a helper that died left of a world.
+fn remove_partial(world: &Path, was_there: bool) {
+    if !was_there {
+        let _ = std::fs::remove_dir_all(world);
+    }
+}
+
+/// containerd makes such a folder for a checkpoint and removes it itself.
+fn is_containerds_own(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"ctrd-checkpoint"))
+}
+
+fn wishes(options: &containerd_shim::protos::shim::oci::CheckpointOptions) -> checkpoint::Wishes {
+    checkpoint::Wishes {
+        exit: options.exit,
+        open_tcp: options.open_tcp,
+        external_unix_sockets: options.external_unix_sockets,
+        file_locks: options.file_locks,
+        work_path: Some(&options.work_path)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
+        image_path_is_ours: !options.image_path.is_empty(),
+    }
+}

@@ -1,0 +1,252 @@
+//! The short-lived process that does the heavy work of one request.
+//!
+//! The shim re-executes its own binary as `containerd-shim-world-v1 helper`.
+//! On file descriptor 3 the helper finds a socket: it reads one JSON
+//! [`Request`] to the end of the stream, does it, writes one JSON reply and
+//! ends. A reply that is missing or cut short means that the helper died.
+//!
+//! Its stdin, stdout and stderr are those of the process to be made, so it
+//! never writes to them.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::reaper::{Exit, ExitReceiver, Reaper};
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime;
+use crate::world::{checkpoint, restore};
+
+/// First argument of the shim's binary when it is to be a helper.
+pub const ARGUMENT: &str = "helper";
+const SOCKET_FD: i32 = 3;
+/// More than any reply needs.
+const MAX_REPLY_BYTES: u64 = 16 << 20;
+
+/// What a helper is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Mount the rootfs, make the container.
+    Create {
+        /// What to mount at the rootfs.
+        rootfs: Vec<runtime::RootfsMountRequest>,
+        /// The container.
+        create: runtime::Create,
+    },
+    /// Mount the rootfs of a container that comes from a world, and look the world over.
+    Prepare {
+        /// What to mount at the rootfs.
+        rootfs: Vec<runtime::RootfsMountRequest>,
+        /// The world and the container.
+        restore: restore::Request,
+    },
+    /// Let init run its program.
+    Start(runtime::Target),
+    /// Bring a prepared container back from its world.
+    Restore(restore::Request),
+    /// Run a further process.
+    Exec(runtime::Exec),
+    /// Freeze the container into a world directory.
+    Checkpoint(checkpoint::Request),
+    /// Remove cgroups, state and mounts.
+    Delete {
+        /// Which container.
+        target: runtime::Target,
+        /// Kill what still runs.
+        force: bool,
+    },
+    /// Change resource limits.
+    Update {
+        /// A process of the container.
+        pid: i32,
+        /// OCI `linux.resources` as JSON.
+        resources: Box<oci_spec::runtime::LinuxResources>,
+    },
+}
+
+/// What a helper answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It is done, and this is the new process.
+    Process(i32),
+    /// The world is written.
+    Checkpointed(checkpoint::Outcome),
+    /// It failed.
+    Failed {
+        /// Kind of the failure.
+        kind: ErrorKind,
+        /// What to tell.
+        message: String,
+    },
+}
+
+/// Standard streams for the helper, and so for the process that it makes.
+/// What is missing is `/dev/null`.
+#[derive(Default)]
+pub struct Streams {
+    /// stdin
+    pub stdin: Option<OwnedFd>,
+    /// stdout
+    pub stdout: Option<OwnedFd>,
+    /// stderr
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A helper at work.
+pub struct Helper {
+    /// Its process id.
+    pub pid: i32,
+    socket: UnixStream,
+    exit: ExitReceiver,
+}
+
+impl Helper {
+    /// Starts a helper and gives it `request`.
+    pub async fn start(reaper: &Reaper, request: &Request, streams: Streams) -> Result<Helper> {
+        let (ours, theirs) = StdUnixStream::pair().context(|| "make the helper's socket")?;
+        ours.set_nonblocking(true)
+            .context(|| "prepare the helper's socket")?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(ARGUMENT)
+            .stdin(stdio(streams.stdin))
+            .stdout(stdio(streams.stdout))
+            .stderr(stdio(streams.stderr))
+            .fd_mappings(vec![FdMapping {
+                parent_fd: theirs.into(),
+                child_fd: SOCKET_FD,
+            }])
+            .map_err(|error| {
+                Error::caused_by(ErrorKind::Internal, "hand the helper its socket", error)
+            })?;
+        let (pid, exit) = reaper.spawn(&mut command)?;
+        // Closes our copies of the streams and of the helper's end of the socket.
+        drop(command);
+        let mut socket = UnixStream::from_std(ours).context(|| "watch the helper's socket")?;
+        let body = serde_json::to_vec(request).map_err(|error| {
+            Error::caused_by(ErrorKind::Internal, "encode the helper's request", error)
+        })?;
+        socket
+            .write_all(&body)
+            .await
+            .context(|| "send the helper its request")?;
+        socket
+            .shutdown()
+            .await
+            .context(|| "send the helper its request")?;
+        Ok(Helper { pid, socket, exit })
+    }
+
+    /// Waits for the answer and for the helper's end.
+    pub async fn finish(self) -> Result<Reply> {
+        let mut reply = Vec::new();
+        let read = self
+            .socket
+            .take(MAX_REPLY_BYTES)
+            .read_to_end(&mut reply)
+            .await;
+        let exit = self.exit.await.ok();
+        match (read, serde_json::from_slice(&reply)) {
+            (Ok(_), Ok(Reply::Failed { kind, message })) => Err(Error::new(kind, message)),
+            (Ok(_), Ok(reply)) => Ok(reply),
+            _ => Err(Error::new(ErrorKind::Aborted, died(exit))),
+        }
+    }
+}
+
+/// Runs one request in a helper, from start to end.
+pub async fn run(reaper: &Reaper, request: &Request, streams: Streams) -> Result<Reply> {
+    Helper::start(reaper, request, streams).await?.finish().await
+}
+
+fn died(exit: Option<Exit>) -> String {
+    match exit.map(|exit| exit.status) {
+        Some(status) if status > 128 => {
+            format!("the helper process was killed by signal {}", status - 128)
+        }
+        Some(status) => {
+            format!("the helper process ended with status {status} and without an answer")
+        }
+        None => "the helper process is gone".to_owned(),
+    }
+}
+
+fn stdio(stream: Option<OwnedFd>) -> Stdio {
+    stream.map_or_else(Stdio::null, Stdio::from)
+}
+
+/// The helper's whole life. Returns its exit status.
+pub fn main() -> u8 {
+    let Ok(mut socket) = crate::sys::take_inherited_socket(SOCKET_FD) else {
+        return 2;
+    };
+    let reply = serve(&mut socket).unwrap_or_else(|error| Reply::Failed {
+        kind: error.kind(),
+        message: error.to_string(),
+    });
+    let sent = serde_json::to_vec(&reply)
+        .map_err(std::io::Error::from)
+        .and_then(|body| socket.write_all(&body));
+    u8::from(sent.is_err())
+}
+
+fn serve(socket: &mut StdUnixStream) -> Result<Reply> {
+    // Should the shim be killed, its helper must not go on by itself.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context(|| "tie the helper to the shim")?;
+    let mut body = Vec::new();
+    socket
+        .read_to_end(&mut body)
+        .context(|| "read the request")?;
+    let request = serde_json::from_slice(&body)
+        .map_err(|error| Error::caused_by(ErrorKind::Internal, "decode the request", error))?;
+    perform(request, socket.as_fd())
+}
+
+fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Reply> {
+    match request {
+        Request::Create { rootfs, create } => {
+            let root = create.target.rootfs();
+            runtime::mount_rootfs(&rootfs, &root)?;
+            runtime::create(&create)
+                .inspect_err(|_| {
+                    let _ = runtime::unmount_rootfs(&root);
+                })
+                .map(Reply::Process)
+        }
+        Request::Prepare { rootfs, restore } => {
+            restore::verify(&restore)?;
+            runtime::mount_rootfs(&rootfs, &restore.target.rootfs())?;
+            Ok(Reply::Done)
+        }
+        Request::Start(target) => runtime::start(&target).map(|()| Reply::Done),
+        Request::Restore(request) => restore::restore(&request).map(Reply::Process),
+        Request::Exec(exec) => runtime::exec(&exec).map(Reply::Process),
+        Request::Checkpoint(request) => {
+            checkpoint::checkpoint(&request).map(Reply::Checkpointed)
+        }
+        Request::Delete { target, force } => {
+            runtime::delete(&target, force)?;
+            runtime::unmount_rootfs(&target.rootfs())?;
+            Ok(Reply::Done)
+        }
+        Request::Update { pid, resources } => {
+            crate::cgroup::Cgroup::of_pid(pid)?.update(&resources)?;
+            Ok(Reply::Done)
+        }
+    }
+}
+
+/// The shim's own path, for messages.
+pub fn binary() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("containerd-shim-world-v1"))
+}
