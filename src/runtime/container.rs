@@ -113,7 +113,9 @@ pub fn adopt(request: &Adopt) -> Result<()> {
     container
         .set_systemd(false)
         .set_annotations(spec.annotations().clone());
-    container.save().map_err(|error| runtime_error(what, error))?;
+    container
+        .save()
+        .map_err(|error| runtime_error(what, error))?;
     YoukiConfig::from_spec(&spec, &target.id)
         .and_then(|config| config.save(&dir))
         .map_err(|error| runtime_error(what, error))

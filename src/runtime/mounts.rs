@@ -63,7 +63,6 @@ pub fn unmount_rootfs(rootfs: &Path) -> Result<()> {
             format!("the bundle's path {} is not UTF-8", rootfs.display()),
         )
     })?;
-    containerd_shim::mount::umount_recursive(Some(path), MNT_DETACH).map_err(|error| {
-        Error::caused_by(ErrorKind::Runtime, format!("unmount {path}"), error)
-    })
+    containerd_shim::mount::umount_recursive(Some(path), MNT_DETACH)
+        .map_err(|error| Error::caused_by(ErrorKind::Runtime, format!("unmount {path}"), error))
 }

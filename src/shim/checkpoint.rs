@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use containerd_shim::protos::api::{CheckpointTaskRequest, TaskCheckpointed};
+use containerd_shim::protos::api::CheckpointTaskRequest;
+use containerd_shim::protos::events::task::TaskCheckpointed;
 
 use super::container::{Activity, Container, Pause};
 use super::control::{blocking, thaw};
@@ -22,7 +23,6 @@ use super::options;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::checkpoint::{self, Outcome};
-
 
 impl Tasks {
     /// Writes the container as a world into the folder that the client names.

@@ -29,8 +29,8 @@ impl ConsoleSocket {
             .context(|| "make a folder for the console socket")?;
         // A bundle's path can be longer than a socket's address may be; the
         // path through /proc is short.
-        let folder = std::fs::File::open(dir.path())
-            .context(|| format!("open {}", dir.path().display()))?;
+        let folder =
+            std::fs::File::open(dir.path()).context(|| format!("open {}", dir.path().display()))?;
         let short = format!("/proc/self/fd/{}/s", folder.as_raw_fd());
         let listener = UnixListener::bind(&short).context(|| "open the console socket")?;
         Ok(ConsoleSocket { listener, dir })

@@ -139,9 +139,11 @@ impl Container {
         if let Some(cgroup) = lock(&self.cgroup).clone() {
             return Ok(cgroup);
         }
-        let pid = self.init.pid().and_then(Pid::from_raw).ok_or_else(|| {
-            self.wrong_state("has no process yet".to_owned())
-        })?;
+        let pid = self
+            .init
+            .pid()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| self.wrong_state("has no process yet".to_owned()))?;
         let cgroup = Arc::new(Cgroup::of_pid(pid)?);
         *lock(&self.cgroup) = Some(cgroup.clone());
         Ok(cgroup)
@@ -168,7 +170,11 @@ impl Container {
     pub fn is_paused(&self) -> bool {
         matches!(
             self.activity(),
-            Activity::Paused(_) | Activity::Checkpointing { paused: Some(_), .. }
+            Activity::Paused(_)
+                | Activity::Checkpointing {
+                    paused: Some(_),
+                    ..
+                }
         )
     }
 

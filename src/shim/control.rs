@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use containerd_shim::protos::api::{
-    ProcessInfo, Status, TaskPaused, TaskResumed,
-};
+use containerd_shim::protos::api::{ProcessInfo, Status};
+use containerd_shim::protos::events::task::{TaskPaused, TaskResumed};
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;

@@ -165,7 +165,10 @@ impl Helper {
 
 /// Runs one request in a helper, from start to end.
 pub async fn run(reaper: &Reaper, request: &Request, streams: Streams) -> Result<Reply> {
-    Helper::start(reaper, request, streams).await?.finish().await
+    Helper::start(reaper, request, streams)
+        .await?
+        .finish()
+        .await
 }
 
 fn died(exit: Option<Exit>) -> String {
@@ -231,15 +234,15 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
         Request::Start(target) => runtime::start(&target).map(|()| Reply::Done),
         Request::Restore(request) => restore::restore(&request).map(Reply::Process),
         Request::Exec(exec) => runtime::exec(&exec).map(Reply::Process),
-        Request::Checkpoint(request) => {
-            checkpoint::checkpoint(&request).map(Reply::Checkpointed)
-        }
+        Request::Checkpoint(request) => checkpoint::checkpoint(&request).map(Reply::Checkpointed),
         Request::Delete { target, force } => {
             runtime::delete(&target, force)?;
             runtime::unmount_rootfs(&target.rootfs())?;
             Ok(Reply::Done)
         }
         Request::Update { pid, resources } => {
+            let pid = rustix::process::Pid::from_raw(pid)
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "an update without a process"))?;
             crate::cgroup::Cgroup::of_pid(pid)?.update(&resources)?;
             Ok(Reply::Done)
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use containerd_shim::asynchronous::io::Stdio;
-use containerd_shim::protos::api::{
-    CreateTaskRequest, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO,
-    TaskStart,
+use containerd_shim::protos::api::CreateTaskRequest;
+use containerd_shim::protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart,
 };
 
 use super::console::ConsoleSocket;
@@ -93,7 +93,8 @@ impl Tasks {
     }
 
     async fn create_fresh(&self, container: &Arc<Container>, no_pivot: bool) -> Result<()> {
-        let Prepared { streams, console } = self.prepare_streams(container, &container.init).await?;
+        let Prepared { streams, console } =
+            self.prepare_streams(container, &container.init).await?;
         let request = Request::Create {
             rootfs: container.rootfs.clone(),
             create: runtime::Create {
@@ -175,7 +176,8 @@ impl Tasks {
     }
 
     async fn start_restored(&self, container: &Arc<Container>) -> Result<()> {
-        let Prepared { streams, console } = self.prepare_streams(container, &container.init).await?;
+        let Prepared { streams, console } =
+            self.prepare_streams(container, &container.init).await?;
         let console_path = console.as_ref().map(ConsoleSocket::path);
         let request = Request::Restore(self.restore_request(container, console_path)?);
         let pid = process_id(helper::run(&self.reaper, &request, streams).await?)?;
@@ -300,7 +302,10 @@ impl Tasks {
                 }
             }
             container.init.ended(exit);
-            container.init.until(|life| life.phase == Phase::Stopped).await;
+            container
+                .init
+                .until(|life| life.phase == Phase::Stopped)
+                .await;
             let all_reported = async {
                 for exec in container.execs() {
                     exec.until(|life| life.pid == 0 || life.reported).await;
@@ -353,9 +358,10 @@ impl Tasks {
         container: &Container,
         console_socket: Option<PathBuf>,
     ) -> Result<restore::Request> {
-        let world = container.world.clone().ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "a restore without a world")
-        })?;
+        let world = container
+            .world
+            .clone()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a restore without a world"))?;
         Ok(restore::Request {
             target: container.target.clone(),
             world,

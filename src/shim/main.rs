@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use worldshim::shim::{RUNTIME, WorldShim, helper};
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == helper::ARGUMENT) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == helper::ARGUMENT)
+    {
         return ExitCode::from(helper::main());
     }
     // One thread: the shim waits most of the time, and forks only from here.
@@ -14,7 +17,9 @@ fn main() -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => {
-            runtime.block_on(containerd_shim::asynchronous::run::<WorldShim>(RUNTIME, None));
+            runtime.block_on(containerd_shim::asynchronous::run::<WorldShim>(
+                RUNTIME, None,
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => {

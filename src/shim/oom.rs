@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use containerd_shim::protos::api::TaskOOM;
+use containerd_shim::protos::events::task::TaskOOM;
 
 use super::container::Container;
 use super::tasks::Tasks;

@@ -185,7 +185,8 @@ impl Process {
     /// Ends the copies and lets go of the terminal. `drain` lets output that
     /// is still under way arrive first, for 10 s at most.
     pub async fn close(&self, drain: bool) {
-        for log in std::mem::take(&mut *lock(&self.logs)) {
+        let logs = std::mem::take(&mut *lock(&self.logs));
+        for log in logs {
             let stop = log.abort_handle();
             if !drain || tokio::time::timeout(DRAIN, log).await.is_err() {
                 stop.abort();

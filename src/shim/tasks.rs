@@ -51,9 +51,10 @@ impl Tasks {
 
     /// The container with this id.
     pub fn container(&self, id: &str) -> Result<Arc<Container>> {
-        self.lock().get(id).cloned().ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("container {id} not found"))
-        })
+        self.lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("container {id} not found")))
     }
 
     /// Registers a container.
