@@ -1,5 +1,22 @@
 //! What a world is: capture, verify, bring back.
 
 pub mod checkpoint;
+pub mod config;
+pub mod credential;
+pub mod digest;
+pub mod directory;
+pub mod env;
+pub mod file_name;
+pub mod fingerprint;
+pub mod folder;
+pub mod follow;
+pub mod host;
+pub mod json;
+pub mod manifest;
+pub mod policy;
+pub mod raw_text;
 pub mod restore;
 pub mod rootfs;
+pub mod secrets;
+pub mod spec;
+pub mod verify;

@@ -1,0 +1,204 @@
+//! SHA-256 digests, and hashing a file that lies in a directory.
+//!
+//! Written as OCI writes them: `sha256:` and 64 lower-case hexadecimal digits.
+
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::IoContext;
+use crate::{Error, ErrorKind, Result};
+
+/// How much is read at once while hashing, in bytes: fits the second-level cache.
+const BLOCK: usize = 256 * 1024;
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of bytes in memory.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Digest> {
+        let bytes = text
+            .strip_prefix("sha256:")
+            .filter(|digits| !digits.bytes().any(|b| b.is_ascii_uppercase()))
+            .and_then(|digits| {
+                let mut bytes = [0; 32];
+                hex::decode_to_slice(digits, &mut bytes)
+                    .ok()
+                    .map(|()| bytes)
+            });
+        bytes.map(Digest).ok_or_else(|| {
+            Error::new(
+                ErrorKind::CorruptWorld,
+                "a digest must be `sha256:` and 64 lower-case hexadecimal digits",
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Digest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+/// A digest in the making: bytes are taken in order.
+#[derive(Clone, Default)]
+pub struct Hashing {
+    state: Sha256,
+    size: u64,
+}
+
+impl Hashing {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.state.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// How many bytes were taken.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The digest of all bytes taken, and their count.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest(self.state.finalize().into()), self.size)
+    }
+
+    /// Takes what `file` holds from where this hashing stands up to its present end.
+    /// Returns the number of bytes taken; the file's own offset is not touched.
+    pub fn catch_up(&mut self, file: &File, buffer: &mut Vec<u8>) -> std::io::Result<u64> {
+        buffer.resize(BLOCK, 0);
+        let start = self.size;
+        loop {
+            match file.read_at(buffer, self.size) {
+                Ok(0) => return Ok(self.size - start),
+                Ok(count) => self.update(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Hashes a whole file from its start. `what` names it in the error.
+pub fn hash_file(file: &File, what: impl fmt::Display) -> Result<(Digest, u64)> {
+    let mut hashing = Hashing::default();
+    hashing
+        .catch_up(file, &mut Vec::new())
+        .context(|| format!("read {what}"))?;
+    Ok(hashing.finish())
+}
+
+/// Runs `work` on every item on all cores and returns the results in the items' order,
+/// or the error of the first item (in that order) that failed.
+pub fn on_all_cores<T, R, F>(items: &[T], work: F) -> Result<Vec<R>>
+where
+    T: Sync,
+    R: Send,
+    F: Fn(&T) -> Result<R> + Sync,
+{
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else {
+                return done;
+            };
+            done.push((index, work(item)));
+        }
+    };
+    let mut results = std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..cores.min(items.len()))
+            .map(|_| scope.spawn(run))
+            .collect();
+        let mut results = run();
+        for helper in helpers {
+            match helper.join() {
+                Ok(done) => results.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_reads_as_it_is_written() {
+        let digest = Digest::of(b"abc");
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(text.parse::<Digest>().unwrap(), digest);
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        let upper = Digest::of(b"abc").to_string().to_uppercase();
+        for text in [
+            "",
+            "sha256:",
+            "sha256:00",
+            "md5:00",
+            &upper,
+            &format!("{}0", Digest::of(b"")),
+        ] {
+            assert!(text.parse::<Digest>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn work_on_all_cores_keeps_order_and_reports_the_first_failure() {
+        let items: Vec<u32> = (0..100).collect();
+        let doubled = on_all_cores(&items, |n| Ok(n * 2)).unwrap();
+        assert_eq!(doubled, items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        let failed = on_all_cores(&items, |n| match n {
+            30 | 60 => Err(Error::new(ErrorKind::Internal, n.to_string())),
+            _ => Ok(()),
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "30");
+    }
+}

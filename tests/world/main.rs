@@ -1,0 +1,3 @@
+//! The world directory: written, verified, damaged, and what it says about secrets.
+mod common;
+mod directory;
