@@ -1,1 +1,16 @@
-//! CRIU's RPC, its options, its logs and errors.
+//! CRIU: finding it, talking to it, its options, logs and images.
+//!
+//! CRIU is run as `criu swrk FD`: one process per request, which speaks
+//! protobuf messages over a socket of ours. Nothing here knows what a
+//! container or a world is.
+
+mod cause;
+pub mod driver;
+pub mod features;
+pub mod images;
+pub mod log;
+pub mod rpc;
+mod worker;
+
+pub use driver::{Answer, Call, Criu, Notification};
+pub use worker::{Launch, PassedFd, Worker};

@@ -14,6 +14,7 @@ pub mod host;
 pub mod json;
 pub mod manifest;
 pub mod policy;
+pub mod processes;
 pub mod raw_text;
 pub mod restore;
 pub mod rootfs;

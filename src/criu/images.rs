@@ -1,0 +1,1 @@
+//! A bounded reader of the few CRIU images that we look into.

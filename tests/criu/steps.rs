@@ -1,0 +1,94 @@
+//! Dump and restore with the options that most tests want.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use worldshim::criu::Criu;
+use worldshim::error::Result;
+use worldshim::world::processes::{
+    self, DumpParameters, DumpRequest, ProcessesDumped, RestoreRequest, Restored, RestoredStdio,
+    TcpPolicy,
+};
+
+use super::container::{Container, Place, freeze};
+
+pub fn try_dump(container: &Container, images: &Path) -> Result<ProcessesDumped> {
+    let place = &container.place;
+    let freezer = place.freezer();
+    let set = |frozen| {
+        freeze(&freezer, frozen);
+        Ok(())
+    };
+    processes::settle(container.pid, &freezer, || set(true), || set(false))?;
+    processes::dump(&DumpRequest {
+        criu: &Criu::find(None).unwrap(),
+        init: container.pid,
+        spec: &place.spec(),
+        rootfs: &place.rootfs(),
+        images_dir: images,
+        work_dir: &place.log(),
+        freezer_cgroup: Some(&freezer),
+        leave_running: true,
+        file_locks: true,
+        external_unix: false,
+        ghost_limit: 64 << 20,
+        timeout: Duration::from_secs(60),
+        cancel: None,
+    })
+}
+
+pub fn dump(container: &Container, images: &Path) -> ProcessesDumped {
+    let dumped = try_dump(container, images).unwrap_or_else(|error| panic!("dump: {error}"));
+    // What a world keeps is what a restore gets.
+    let text = serde_json::to_string_pretty(&dumped.parameters).unwrap();
+    assert_eq!(
+        serde_json::from_str::<DumpParameters>(&text).unwrap(),
+        dumped.parameters
+    );
+    dumped
+}
+
+/// A restored container, what it prints, and the terminal if it has one.
+pub fn restore(
+    from: &Container,
+    parameters: &DumpParameters,
+    place: Place,
+) -> (Container, OwnedFd, Restored) {
+    let (result, reader) = try_restore(from, parameters, &place);
+    let restored = result.unwrap_or_else(|error| panic!("restore: {error}"));
+    let pid = restored.pid;
+    (Container { place, pid }, reader, restored)
+}
+
+pub fn try_restore(
+    from: &Container,
+    parameters: &DumpParameters,
+    place: &Place,
+) -> (Result<Restored>, OwnedFd) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let stdio = if parameters.terminal {
+        RestoredStdio::Terminal
+    } else {
+        RestoredStdio::Streams([None, Some(writer.as_fd()), Some(writer.as_fd())])
+    };
+    let began = Instant::now();
+    let result = processes::restore(&mut RestoreRequest {
+        criu: &Criu::find(None).unwrap(),
+        spec: &place.spec(),
+        parameters,
+        bundle: &place.base.join("bundle"),
+        rootfs: &place.rootfs(),
+        images_dir: &from.place.images(),
+        work_dir: &place.log(),
+        cgroup_procs: &place.cgroup_procs(),
+        stdio,
+        tcp: TcpPolicy::Close,
+        lsm_profile: None,
+        timeout: Duration::from_secs(60),
+        cancel: None,
+        before_running: &mut |_| Ok(()),
+    });
+    eprintln!("restore took {:?}", began.elapsed());
+    (result, reader.into())
+}
