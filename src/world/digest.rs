@@ -17,8 +17,8 @@ use crate::{Error, ErrorKind, Result};
 /// How much is read at once while hashing, in bytes: fits the second-level cache.
 const BLOCK: usize = 256 * 1024;
 
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// A SHA-256 digest. The default, all zeros, is the digest of nothing known.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 

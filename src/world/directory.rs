@@ -2,11 +2,15 @@
 //!
 //! Invariants: the directory is flat and holds regular files only (containerd's
 //! CRI packs nothing else), mode 0700 with files of mode 0600, because memory
-//! images are secrets. `world.json` appears last, by a rename, so that a
-//! directory with a `world.json` is a whole world. Until [`WorldDirWriter::commit`]
-//! succeeds, the writer owns all that is in the directory and removes it when
-//! dropped; the directory itself goes too where the writer made it. A lock on
-//! the directory keeps a second writer out.
+//! images are secrets. The first file made is an empty `world.json.unfinished`;
+//! at the very end it gets its contents and its name `world.json`. So a
+//! directory with `world.json` is a whole world, and one with
+//! `world.json.unfinished` belongs to a checkpoint that goes on or was killed.
+//! Until [`WorldDirWriter::commit`] succeeds, the writer owns all that is in the
+//! directory and removes it when dropped; the directory itself goes too where
+//! the writer made it. A lock on the directory keeps a second writer out and
+//! ends with the process, so that what a killed writer left can be told from
+//! what is being written: [`remove_unfinished`].
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,7 +18,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, openat, renameat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::digest::{Hashing, on_all_cores};
@@ -24,8 +30,8 @@ use super::manifest::{MANIFEST_NAME, Manifest, PartFile};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
-/// The manifest's name while it is being written.
-const UNFINISHED_NAME: &str = "world.json.unfinished";
+/// The manifest's name until the world is whole.
+pub const UNFINISHED_NAME: &str = "world.json.unfinished";
 
 /// Files that CRIU may leave beside its images: never read at restore, so never listed.
 pub const TOLERATED: [&str; 4] = ["dump.log", "restore.log", "stats-dump", "stats-restore"];
@@ -39,10 +45,11 @@ pub struct WorldDirWriter {
 }
 
 impl WorldDirWriter {
-    /// Makes the directory, or takes an existing one that is empty.
+    /// Makes the directory, or takes an existing one that is empty or holds nothing but what
+    /// a killed writer left.
     ///
-    /// [`ErrorKind::AlreadyExists`] where it is not empty, [`ErrorKind::WrongState`] where
-    /// another checkpoint is being written there.
+    /// [`ErrorKind::AlreadyExists`] where there is anything else in it,
+    /// [`ErrorKind::WrongState`] where another checkpoint is being written there.
     pub fn create(path: &Path) -> Result<WorldDirWriter> {
         let made = match rustix::fs::mkdir(path, Mode::RWXU) {
             Ok(()) => true,
@@ -51,43 +58,33 @@ impl WorldDirWriter {
                 .map(|()| true)
                 .context(|| format!("create the directory {}", path.display()))?,
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path, flags, Mode::empty())
-            .context(|| format!("open the directory {}", path.display()))?;
         let mut writer = WorldDirWriter {
             path: path.to_path_buf(),
-            dir,
+            dir: open_locked(path)?,
             made,
-            // Nothing in it is ours before it is known to be empty and locked.
+            // Nothing in it is ours before it is known to be free.
             committed: true,
         };
-        writer.lock_empty()?;
+        writer.claim()?;
         writer.committed = false;
         fchmod(&writer.dir, Mode::RWXU).context(|| format!("make {} private", path.display()))?;
+        folder::create(writer.dir.as_fd(), UNFINISHED_NAME)?;
         Ok(writer)
     }
 
-    fn lock_empty(&self) -> Result<()> {
-        let path = self.path.display();
-        match flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::new(
-                    ErrorKind::WrongState,
-                    format!("another checkpoint is being written to {path}: wait for it"),
-                ));
-            }
-            result => result.context(|| format!("lock {path}"))?,
+    fn claim(&self) -> Result<()> {
+        match state_of(self.dir.as_fd())? {
+            State::Empty => Ok(()),
+            State::Unfinished => clear(self.dir.as_fd()),
+            State::Taken => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "{} is not empty: a checkpoint goes into a new or empty directory; \
+                     remove what is there or name another one",
+                    self.path.display()
+                ),
+            )),
         }
-        if folder::names(self.dir.as_fd())?.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "{path} is not empty: a checkpoint goes into a new or empty directory; \
-                 remove what is there or name another one"
-            ),
-        ))
     }
 
     /// Where it is.
@@ -160,7 +157,9 @@ impl WorldDirWriter {
             manifest.files().map(|f| (f.name.clone(), f.size)).collect();
         for entry in folder::list(self.dir.as_fd())? {
             let name = entry.file_name()?;
-            if TOLERATED.contains(&name.as_str()) {
+            if name.as_str() == UNFINISHED_NAME {
+                continue;
+            } else if TOLERATED.contains(&name.as_str()) {
                 unlinkat(&self.dir, name.as_str(), AtFlags::empty())
                     .context(|| format!("remove {name}"))?;
             } else if expected.remove(&(name.clone(), entry.stamp.size)) {
@@ -178,7 +177,10 @@ impl WorldDirWriter {
     }
 
     fn write_manifest(&self, bytes: &[u8], durable: bool) -> Result<()> {
-        let mut file = folder::create(self.dir.as_fd(), UNFINISHED_NAME)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = openat(&self.dir, UNFINISHED_NAME, flags, Mode::empty())
+            .map(File::from)
+            .context(|| format!("open {UNFINISHED_NAME}"))?;
         file.write_all(bytes)
             .context(|| format!("write {MANIFEST_NAME}"))?;
         if durable {
@@ -202,20 +204,13 @@ impl WorldDirWriter {
 
     /// Removes all that was written; logs what cannot be removed.
     fn discard(&self) {
-        let names = folder::names(self.dir.as_fd()).unwrap_or_default();
-        for name in names {
-            if let Err(error) = unlinkat(&self.dir, name.as_slice(), AtFlags::empty()) {
-                tracing::warn!(
-                    "cannot remove {}/{} of an unfinished checkpoint: {error}",
-                    self.path.display(),
-                    name.escape_ascii()
-                );
-            }
+        let mut cleared = clear(self.dir.as_fd());
+        if self.made && cleared.is_ok() {
+            cleared = std::fs::remove_dir(&self.path).context(|| "remove the directory");
         }
-        if self.made
-            && let Err(error) = std::fs::remove_dir(&self.path)
-        {
-            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        if let Err(error) = cleared {
+            let path = self.path.display();
+            tracing::warn!("an unfinished checkpoint stays in {path}: {error}");
         }
     }
 }
@@ -226,6 +221,63 @@ impl Drop for WorldDirWriter {
             self.discard();
         }
     }
+}
+
+/// Removes what a killed writer left in a directory, and only that. Returns whether there was
+/// anything; the directory itself stays.
+///
+/// [`ErrorKind::WrongState`] where the writer still lives.
+pub fn remove_unfinished(path: &Path) -> Result<bool> {
+    let dir = open_locked(path)?;
+    match state_of(dir.as_fd())? {
+        State::Unfinished => clear(dir.as_fd()).map(|()| true),
+        State::Empty | State::Taken => Ok(false),
+    }
+}
+
+fn open_locked(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty())
+        .context(|| format!("open the directory {}", path.display()))?;
+    let path = path.display();
+    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(Error::new(
+            ErrorKind::WrongState,
+            format!("another checkpoint is being written to {path}: wait for it"),
+        )),
+        result => result.context(|| format!("lock {path}")).map(|()| dir),
+    }
+}
+
+/// What a directory holds, as far as a writer is concerned.
+enum State {
+    Empty,
+    /// The beginnings of a world.
+    Unfinished,
+    /// A world, or something that is none of our business.
+    Taken,
+}
+
+fn state_of(dir: BorrowedFd) -> Result<State> {
+    let names = folder::names(dir)?;
+    let has = |wanted: &str| names.iter().any(|name| name == wanted.as_bytes());
+    Ok(match names.is_empty() {
+        true => State::Empty,
+        false if has(UNFINISHED_NAME) && !has(MANIFEST_NAME) => State::Unfinished,
+        false => State::Taken,
+    })
+}
+
+/// Removes all files; the sign that they are ours goes last.
+fn clear(dir: BorrowedFd) -> Result<()> {
+    let mut names = folder::names(dir)?;
+    names.sort_by_key(|name| name == UNFINISHED_NAME.as_bytes());
+    names.iter().try_for_each(|name| {
+        match unlinkat(dir, name.as_slice(), AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            result => result.context(|| format!("remove {}", name.escape_ascii())),
+        }
+    })
 }
 
 fn unlike(name: impl std::fmt::Display, what: &str) -> Error {

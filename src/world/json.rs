@@ -80,6 +80,11 @@ fn string_length(rest: &[u8]) -> usize {
 
 /// Parses bytes that [`check`] accepted.
 pub fn parse_checked<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // serde would take an array of the fields' values for an object.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|byte| *byte != b'{') {
+        return Err(corrupt("is not a JSON object".into()));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -137,13 +142,14 @@ mod tests {
         assert!(message(b"[[[[1]]]]").contains("nested deeper than 3"));
         assert!(message(b"[\"123456789\"]").contains("string of 9 bytes"));
         assert!(message(b"[\"123456789").contains("string of 9 bytes"));
-        assert!(message(b"[1] x").contains("trailing"));
+        assert!(message(b" [1]").contains("not a JSON object"));
+        assert!(message(b"{} x").contains("trailing"));
         assert!(message(b"").contains("EOF"));
     }
 
     #[test]
     fn brackets_and_quotes_in_strings_do_not_count() {
-        let value: serde_json::Value = parse(br#"["[[[[","\"[[[","\\"]"#, &SMALL).unwrap();
-        assert_eq!(value, serde_json::json!(["[[[[", "\"[[[", "\\"]));
+        let value: serde_json::Value = parse(br#"{"[[[[":"\"[[[","":"\\"}"#, &SMALL).unwrap();
+        assert_eq!(value, serde_json::json!({"[[[[": "\"[[[", "": "\\"}));
     }
 }

@@ -4,7 +4,8 @@
 //! parser takes untrusted bytes, so everything is bounded first (size, depth,
 //! length of strings, counts) and unknown fields are errors: a field that this
 //! version does not know could be a condition of the restore. Serialisation is
-//! deterministic: keys sorted, parts and files in the order of their names.
+//! deterministic: keys sorted, parts and files in the order of their names. The
+//! file carries its own checksum.
 //! `docs/format.md` describes the format for people.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,8 @@ pub const MAX_ENTRIES: usize = 65_536;
 pub struct Manifest {
     /// The layers below the container's own, where the root is an overlay.
     pub base: Option<BaseLayers>,
+    /// Digest of the file itself, see [`sealed`]. Whatever a writer puts here is replaced.
+    pub checksum: Digest,
     /// Whose world it is.
     pub container: ContainerIdentity,
     /// When the world was made, UTC.
@@ -209,6 +212,8 @@ pub struct Times {
 /// What every format, also one yet to come, promises about its manifest.
 #[derive(Deserialize)]
 struct Header {
+    #[serde(default)]
+    checksum: Option<Digest>,
     format: u64,
     #[serde(default)]
     host: HeaderHost,
@@ -227,7 +232,7 @@ impl Manifest {
     /// [`ErrorKind::CorruptWorld`] for everything else that is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Manifest> {
         json::check(bytes, &LIMITS)
-            .and_then(|()| refuse_newer(bytes))
+            .and_then(|()| check_header(bytes))
             .and_then(|()| json::parse_checked::<Manifest>(bytes))
             .and_then(|manifest| manifest.check().map(|()| manifest))
             .map_err(|error| error.within(MANIFEST_NAME))
@@ -237,13 +242,14 @@ impl Manifest {
     /// newline. Fails where [`Manifest::parse`] would refuse the result.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut manifest = self.clone();
+        manifest.checksum = Digest::default();
         manifest.parts.sort_by(|a, b| a.name.cmp(&b.name));
         for part in &mut manifest.parts {
             part.files.sort_by(|a, b| a.name.cmp(&b.name));
         }
         manifest.redacted.sort();
         manifest.redacted.dedup();
-        let bytes = json::to_bytes(&manifest)?;
+        let bytes = sealed(json::to_bytes(&manifest)?)?;
         Manifest::parse(&bytes)?;
         Ok(bytes)
     }
@@ -351,8 +357,45 @@ impl Manifest {
     }
 }
 
-fn refuse_newer(bytes: &[u8]) -> Result<()> {
+/// Puts the checksum into a manifest whose checksum is all zeros: the SHA-256 of the very bytes
+/// given. Nothing else in a world vouches for `world.json`.
+pub fn sealed(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let place = place_of(Digest::default(), &bytes)?;
+    let checksum = Digest::of(&bytes).to_string();
+    bytes[place..place + checksum.len()].copy_from_slice(checksum.as_bytes());
+    Ok(bytes)
+}
+
+/// Where in a manifest its checksum stands.
+fn place_of(checksum: Digest, bytes: &[u8]) -> Result<usize> {
+    let text = format!("\"{checksum}\"");
+    let mut places = memchr::memmem::find_iter(bytes, &text);
+    match (places.next(), places.next()) {
+        (Some(place), None) => Ok(place + 1),
+        _ => Err(corrupt("checksum: must occur exactly once".into())),
+    }
+}
+
+fn check_checksum(checksum: Digest, bytes: &[u8]) -> Result<()> {
+    let place = place_of(checksum, bytes)?;
+    let mut blank = bytes.to_vec();
+    let zeros = Digest::default().to_string();
+    blank[place..place + zeros.len()].copy_from_slice(zeros.as_bytes());
+    match Digest::of(&blank) == checksum {
+        true => Ok(()),
+        false => Err(corrupt(
+            "checksum: does not match, so it is damaged or was edited: fetch the world again or \
+             take another checkpoint"
+                .into(),
+        )),
+    }
+}
+
+fn check_header(bytes: &[u8]) -> Result<()> {
     let header: Header = json::parse_checked(bytes)?;
+    if let Some(checksum) = header.checksum {
+        check_checksum(checksum, bytes)?;
+    }
     if header.format <= u64::from(FORMAT) {
         return Ok(());
     }

@@ -312,6 +312,6 @@ fn capabilities(spec: &Spec) -> BTreeSet<String> {
     all.into_iter()
         .flatten()
         .flatten()
-        .map(Capability::to_string)
+        .map(|capability| format!("CAP_{capability}"))
         .collect()
 }

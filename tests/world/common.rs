@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use worldshim::world::digest::Digest;
 use worldshim::world::directory::WorldDirWriter;
 use worldshim::world::follow::ImageHasher;
 use worldshim::world::host::HostFacts;
@@ -23,6 +24,7 @@ pub fn manifest(host: &HostFacts) -> Manifest {
             lowerdirs: 1,
             snapshotter: "overlayfs".into(),
         }),
+        checksum: Digest::default(),
         container: ContainerIdentity {
             id: "counter".into(),
             labels: BTreeMap::from([("app".into(), "counter".into())]),
@@ -87,6 +89,18 @@ pub fn world() -> (TempDir, PathBuf, HostFacts) {
     let host = host();
     write_world(&path, &host);
     (temp, path, host)
+}
+
+/// The bytes of a manifest that someone edited who knows how to make the checksum fit.
+pub fn resealed(mut value: serde_json::Value) -> Vec<u8> {
+    if value
+        .get("checksum")
+        .is_some_and(|checksum| checksum.is_string())
+    {
+        value["checksum"] = Digest::default().to_string().into();
+    }
+    let bytes = serde_json::to_vec(&value).unwrap();
+    sealed(bytes.clone()).unwrap_or(bytes)
 }
 
 /// Everything that can be seen of a directory: names, kinds, modes, times, contents.

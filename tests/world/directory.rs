@@ -1,10 +1,10 @@
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use worldshim::ErrorKind;
 use worldshim::world::digest::Digest;
-use worldshim::world::directory::WorldDirWriter;
+use worldshim::world::directory::{WorldDirWriter, remove_unfinished};
 use worldshim::world::follow::ImageHasher;
 use worldshim::world::manifest::{Part, PartKind};
 use worldshim::world::verify::verify;
@@ -105,6 +105,40 @@ fn a_directory_in_use_is_not_touched() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("precious"));
+}
+
+/// As after a SIGKILL: the files are there, the lock is gone.
+#[test]
+fn what_a_killed_writer_left_can_be_removed_or_written_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("world");
+    let leave = || {
+        std::fs::write(path.join("world.json.unfinished"), b"").unwrap();
+        std::fs::write(path.join("pages-1.img"), b"secret").unwrap();
+    };
+    let writer = WorldDirWriter::create(&path).unwrap();
+    let error = remove_unfinished(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongState, "its writer lives");
+    assert!(path.join("world.json.unfinished").exists());
+    drop(writer);
+
+    std::fs::create_dir(&path).unwrap();
+    leave();
+    assert!(remove_unfinished(&path).unwrap());
+    assert_eq!(path.read_dir().unwrap().count(), 0);
+    assert!(!remove_unfinished(&path).unwrap());
+
+    leave();
+    let writer = WorldDirWriter::create(&path).unwrap();
+    assert!(!path.join("pages-1.img").exists());
+    drop(writer);
+
+    common::write_world(&path, &common::host());
+    assert!(!remove_unfinished(&path).unwrap(), "a whole world stays");
+    verify(&path, &common::host()).unwrap();
+    std::fs::write(temp.path().join("precious"), b"").unwrap();
+    assert!(!remove_unfinished(temp.path()).unwrap());
+    assert!(temp.path().join("precious").exists());
 }
 
 #[test]
@@ -220,10 +254,8 @@ fn what_changes_after_the_verification_is_noticed() {
 }
 
 #[test]
-fn a_world_without_rights_is_an_error_with_its_name() {
+fn a_world_that_is_not_there_is_not_found() {
     let (_temp, path, host) = world();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    verify(&path, &host).unwrap();
     let error = verify(&path.join("nothing"), &host).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -1,3 +1,8 @@
 //! The world directory: written, verified, damaged, and what it says about secrets.
 mod common;
+mod damage;
 mod directory;
+mod env;
+mod manifest;
+mod secrets;
+mod spec;
