@@ -1,1 +1,78 @@
 //! The `world` command: one file per verb.
+//!
+//! Data goes to stdout, in words or as one JSON document; progress, logs and
+//! errors go to stderr. The exit status is 0, or that of the error's kind in
+//! [`ErrorKind::codes`](crate::ErrorKind::codes); a usage error is 2.
+
+mod containerd;
+mod doctor;
+mod output;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+use crate::error::Result;
+pub use output::Format;
+
+/// The variable that overrides `-v`, like `info,worldshim::criu=debug`.
+const LOG_VARIABLE: &str = "WORLD_LOG";
+
+/// Freeze running containers into worlds, and bring them back.
+#[derive(Debug, Parser)]
+#[command(name = "world", version, propagate_version = true)]
+pub struct Cli {
+    /// How to print what was asked for.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    format: Format,
+
+    /// Log more to stderr (-v: info, -vv: debug, -vvv: trace). WORLD_LOG overrides it.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check whether this host can run, freeze and restore containers.
+    Doctor(doctor::Args),
+}
+
+impl Cli {
+    /// Which log lines go to stderr: the libraries' from one level up only.
+    pub fn log_filter(&self) -> Targets {
+        let (ours, theirs) = match self.verbose {
+            0 => (LevelFilter::WARN, LevelFilter::ERROR),
+            1 => (LevelFilter::INFO, LevelFilter::WARN),
+            2 => (LevelFilter::DEBUG, LevelFilter::INFO),
+            _ => (LevelFilter::TRACE, LevelFilter::TRACE),
+        };
+        std::env::var(LOG_VARIABLE)
+            .ok()
+            .and_then(|filter| filter.parse().ok())
+            .unwrap_or_else(|| {
+                let quiet = Targets::new().with_default(theirs);
+                quiet.with_target("world", ours)
+            })
+    }
+}
+
+/// Runs the verb.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Doctor(args) => doctor::run(&args, cli.format),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}
