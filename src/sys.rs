@@ -3,7 +3,7 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -84,4 +84,120 @@ fn set_up_this_child(setup: &ChildSetup, parent: rustix::process::Pid) -> rustix
         }
     }
     Ok(())
+}
+
+/// One instruction of a BPF program (`struct bpf_insn`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BpfInstruction {
+    /// What to do.
+    pub code: u8,
+    /// Source register in the high four bits, destination in the low four.
+    pub registers: u8,
+    /// A jump's distance, or a load's displacement.
+    pub offset: i16,
+    /// An immediate value.
+    pub value: i32,
+}
+
+/// Commands, a program type and an attach type of `linux/bpf.h`.
+mod bpf {
+    pub const PROG_LOAD: i32 = 5;
+    pub const PROG_ATTACH: i32 = 8;
+    pub const PROG_DETACH: i32 = 9;
+    pub const PROG_GET_FD_BY_ID: i32 = 13;
+    pub const PROG_QUERY: i32 = 16;
+    pub const TYPE_CGROUP_DEVICE: u32 = 15;
+    pub const CGROUP_DEVICE: u32 = 6;
+    pub const ALLOW_MULTI: u32 = 2;
+}
+
+/// The bytes of `union bpf_attr` that the commands here read.
+type BpfAttributes = [u64; 16];
+
+/// Two 32-bit fields of the attributes, in the order of their addresses.
+fn pair(first: u32, second: u32) -> u64 {
+    let (first, second) = (first.to_ne_bytes(), second.to_ne_bytes());
+    let mut both = [0; 8];
+    both[..4].copy_from_slice(&first);
+    both[4..].copy_from_slice(&second);
+    u64::from_ne_bytes(both)
+}
+
+fn raw(fd: impl AsFd) -> u32 {
+    // A borrowed descriptor is never negative.
+    fd.as_fd().as_raw_fd() as u32
+}
+
+/// # Safety
+/// Every pointer in `attributes` must be valid for what `command` does with it.
+unsafe fn bpf_call(command: i32, attributes: &mut BpfAttributes) -> io::Result<i32> {
+    let size = std::mem::size_of::<BpfAttributes>();
+    // SAFETY: the kernel reads and writes at most `size` bytes of `attributes`;
+    // the pointers in it are the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Loads a program that decides on the device accesses of a cgroup.
+pub fn bpf_load_device_program(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
+    let mut attributes: BpfAttributes = [0; 16];
+    attributes[0] = pair(bpf::TYPE_CGROUP_DEVICE, program.len() as u32);
+    attributes[1] = program.as_ptr() as u64;
+    attributes[2] = c"Apache-2.0".as_ptr() as u64;
+    // SAFETY: the instructions and the licence's name outlive the call; their
+    // number is the slice's. The result is a new descriptor, close-on-exec.
+    unsafe {
+        Ok(OwnedFd::from_raw_fd(bpf_call(
+            bpf::PROG_LOAD,
+            &mut attributes,
+        )?))
+    }
+}
+
+/// Puts a loaded program on a cgroup, beside those that are there.
+pub fn bpf_attach_device_program(cgroup: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let mut attributes: BpfAttributes = [0; 16];
+    attributes[0] = pair(raw(cgroup), raw(program));
+    attributes[1] = pair(bpf::CGROUP_DEVICE, bpf::ALLOW_MULTI);
+    // SAFETY: this command reads no pointers.
+    unsafe { bpf_call(bpf::PROG_ATTACH, &mut attributes) }.map(|_| ())
+}
+
+/// Takes a program off a cgroup.
+pub fn bpf_detach_device_program(cgroup: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let mut attributes: BpfAttributes = [0; 16];
+    attributes[0] = pair(raw(cgroup), raw(program));
+    attributes[1] = pair(bpf::CGROUP_DEVICE, 0);
+    // SAFETY: this command reads no pointers.
+    unsafe { bpf_call(bpf::PROG_DETACH, &mut attributes) }.map(|_| ())
+}
+
+/// The device programs directly on a cgroup. A cgroup takes at most 64.
+pub fn bpf_device_programs(cgroup: impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    let mut ids = [0_u32; 64];
+    let mut attributes: BpfAttributes = [0; 16];
+    attributes[0] = pair(raw(cgroup), bpf::CGROUP_DEVICE);
+    attributes[2] = ids.as_mut_ptr() as u64;
+    attributes[3] = pair(ids.len() as u32, 0);
+    // SAFETY: the kernel writes at most `ids.len()` numbers to `ids`.
+    unsafe { bpf_call(bpf::PROG_QUERY, &mut attributes) }?;
+    // The first half of the pair now says how many there are.
+    let count = (0..=ids.len()).rfind(|n| attributes[3] == pair(*n as u32, 0));
+    ids[..count.unwrap_or(0)]
+        .iter()
+        .map(|id| {
+            let mut attributes: BpfAttributes = [0; 16];
+            attributes[0] = pair(*id, 0);
+            // SAFETY: this command reads no pointers; the result is a new
+            // descriptor, close-on-exec.
+            unsafe {
+                let fd = bpf_call(bpf::PROG_GET_FD_BY_ID, &mut attributes)?;
+                Ok(OwnedFd::from_raw_fd(fd))
+            }
+        })
+        .collect()
 }

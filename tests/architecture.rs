@@ -55,8 +55,9 @@ fn code_of(line: &str) -> String {
             '\\' if in_string => {
                 characters.next();
             }
+            // The character '"' opens no string.
             '\'' if !in_string && characters.peek() == Some(&'"') => {
-                characters.next();
+                characters.nth(1);
             }
             '"' => in_string = !in_string,
             '/' if !in_string && characters.peek() == Some(&'/') => break,

@@ -593,3 +593,25 @@ async fn next(watch: &mut worldshim::cgroup::OomWatch) -> OomEvent {
         .expect("an event within 20 s")
         .expect("a working watch")
 }
+
+#[test]
+fn device_rules_hold() {
+    let top = Top::new();
+    let cgroup = top.create(
+        "c",
+        r#"{"devices":[{"allow":false,"access":"rwm"},
+            {"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}"#,
+    );
+    let succeeds = |script: &str| {
+        let mut process = Process::shell(&cgroup, script);
+        process.0.wait().expect("wait for sh").success()
+    };
+    assert!(succeeds("exec 3<>/dev/null"));
+    assert!(succeeds("exec 3</dev/kmsg"), "may be read");
+    assert!(!succeeds("exec 3>/dev/kmsg"), "may not be written");
+    cgroup.update(&limits(r#"{"pids":{"limit":9}}"#)).unwrap();
+    assert!(
+        !succeeds("exec 3>/dev/kmsg"),
+        "an update of other limits keeps the rules"
+    );
+}

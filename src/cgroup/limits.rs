@@ -89,7 +89,8 @@ impl Cgroup {
                 format!("apply limits to cgroup {}", self.name()),
                 error,
             )
-        })
+        })?;
+        self.restrict_devices(resources)
     }
 
     /// What the resources say, else what is so now: libcgroups always writes it on v1.

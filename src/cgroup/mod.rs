@@ -11,6 +11,7 @@
 //! layout   which hierarchies this host has, and where they are mounted
 //! paths    from a pid, or from a spec's cgroupsPath, to directories
 //! limits   create, apply and update limits (through libcgroups)
+//! devices  device rules on v2, by a BPF program
 //! members  who is in it; signal, kill, remove
 //! freezer  stand still, go on
 //! stats    what `ctr task metrics` and the kubelet read
@@ -20,6 +21,7 @@
 //!
 //! The kernel's descriptions: `Documentation/admin-guide/cgroup-v1/`, `cgroup-v2.rst`.
 
+mod devices;
 mod file;
 mod freezer;
 mod layout;
@@ -28,6 +30,8 @@ mod members;
 mod oom;
 mod paths;
 mod stats;
+#[cfg(test)]
+mod unified_tests;
 
 pub use freezer::{Freezer, FreezerState, Frozen};
 pub use layout::{Layout, Mode};
