@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::reaper::{Exit, ExitReceiver, Reaper};
@@ -28,7 +28,7 @@ use crate::world::{checkpoint, restore};
 pub const ARGUMENT: &str = "helper";
 const SOCKET_FD: i32 = 3;
 /// More than any reply needs.
-const MAX_REPLY_BYTES: u64 = 16 << 20;
+const MAX_REPLY_BYTES: usize = 16 << 20;
 
 /// What a helper is asked to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -147,18 +147,38 @@ impl Helper {
     }
 
     /// Waits for the answer and for the helper's end.
-    pub async fn finish(self) -> Result<Reply> {
+    ///
+    /// The end of the stream means nothing: a container's init has a copy of
+    /// the socket until it executes its program. The helper's end is the end.
+    pub async fn finish(mut self) -> Result<Reply> {
         let mut reply = Vec::new();
-        let read = self
-            .socket
-            .take(MAX_REPLY_BYTES)
-            .read_to_end(&mut reply)
-            .await;
-        let exit = self.exit.await.ok();
-        match (read, serde_json::from_slice(&reply)) {
-            (Ok(_), Ok(Reply::Failed { kind, message })) => Err(Error::new(kind, message)),
-            (Ok(_), Ok(reply)) => Ok(reply),
-            _ => Err(Error::new(ErrorKind::Aborted, died(exit))),
+        let mut open = true;
+        let exit = loop {
+            tokio::select! {
+                exit = &mut self.exit => break exit.ok(),
+                ready = self.socket.readable(), if open => ready.context(|| "hear from the helper")?,
+            }
+            open = read_available(&self.socket, &mut reply)?;
+        };
+        read_available(&self.socket, &mut reply)?;
+        match serde_json::from_slice(&reply) {
+            Ok(Reply::Failed { kind, message }) => Err(Error::new(kind, message)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(Error::new(ErrorKind::Aborted, died(exit))),
+        }
+    }
+}
+
+/// Reads what has arrived, without waiting. False at the end of the stream.
+fn read_available(socket: &UnixStream, into: &mut Vec<u8>) -> Result<bool> {
+    let mut chunk = [0; 16 << 10];
+    loop {
+        match socket.try_read(&mut chunk) {
+            Ok(0) => return Ok(false),
+            Ok(n) if into.len() + n <= MAX_REPLY_BYTES => into.extend_from_slice(&chunk[..n]),
+            Ok(_) => return Err(Error::new(ErrorKind::Internal, "the helper says too much")),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error).context(|| "hear from the helper"),
         }
     }
 }

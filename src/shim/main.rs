@@ -17,8 +17,14 @@ fn main() -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => {
+            // Ours reaps; see `shim::reaper`.
+            let config = containerd_shim::Config {
+                no_reaper: true,
+                ..Default::default()
+            };
             runtime.block_on(containerd_shim::asynchronous::run::<WorldShim>(
-                RUNTIME, None,
+                RUNTIME,
+                Some(config),
             ));
             ExitCode::SUCCESS
         }

@@ -58,9 +58,7 @@ pub struct WorldShim {
 impl Shim for WorldShim {
     type T = Tasks;
 
-    async fn new(_: &str, flags: &Flags, config: &mut Config) -> Self {
-        // Ours reaps; see `reaper`.
-        config.no_reaper = true;
+    async fn new(_: &str, flags: &Flags, _: &mut Config) -> Self {
         WorldShim {
             flags: Flags {
                 namespace: flags.namespace.clone(),

@@ -272,12 +272,12 @@ fn state_of(dir: BorrowedFd) -> Result<State> {
 fn clear(dir: BorrowedFd) -> Result<()> {
     let mut names = folder::names(dir)?;
     names.sort_by_key(|name| name == UNFINISHED_NAME.as_bytes());
-    names.iter().try_for_each(|name| {
-        match unlinkat(dir, name.as_slice(), AtFlags::empty()) {
+    names.iter().try_for_each(
+        |name| match unlinkat(dir, name.as_slice(), AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             result => result.context(|| format!("remove {}", name.escape_ascii())),
-        }
-    })
+        },
+    )
 }
 
 fn unlike(name: impl std::fmt::Display, what: &str) -> Error {
