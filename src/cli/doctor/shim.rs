@@ -30,16 +30,10 @@ pub(super) fn checks(home: &Home) -> Vec<Check> {
             INSTALL,
         )];
     };
-    let mut checks = vec![version(&shim, home)];
     match runtime_info(&shim) {
-        Err(error) => checks.push(Check::fail("shim-info", error.to_string(), INSTALL)),
-        Ok(info) => {
-            let name = format!("runtime {} {}", info.name, info.version.version);
-            checks.push(Check::ok("shim-info", name));
-            checks.push(seccomp(&info));
-        }
+        Err(error) => vec![Check::fail("shim", error.to_string(), INSTALL)],
+        Ok(info) => vec![version(&shim, &info, home), seccomp(&info)],
     }
-    checks
 }
 
 fn whose_path(home: &Home) -> &'static str {
@@ -60,41 +54,47 @@ fn find(home: &Home) -> Option<PathBuf> {
         })
 }
 
-fn version(shim: &Path, home: &Home) -> Check {
+fn version(shim: &Path, info: &RuntimeInfo, home: &Home) -> Check {
     let ours = env!("CARGO_PKG_VERSION");
-    let ended = match run(shim, "-v") {
-        Ok(ended) => ended,
-        Err(error) => return Check::fail("shim", error.to_string(), INSTALL),
-    };
-    let printed = ended.text();
-    if !printed.contains(ours) {
-        return Check::warn(
-            "shim",
-            format!("{} is not of this command's version {ours}", shim.display()),
-            INSTALL,
-        );
+    let found = format!("{} {}", shim.display(), info.version.version);
+    if info.version.version != ours {
+        return Check::warn("shim", format!("{found}; this command is {ours}"), INSTALL);
     }
     if !home.running {
         return Check::warn(
             "shim",
-            format!("{} {ours}, found on {}", shim.display(), whose_path(home)),
+            format!("{found}, found on {}", whose_path(home)),
             "start containerd and look again: its PATH counts",
         );
     }
-    Check::ok("shim", format!("{} {ours}", shim.display()))
+    Check::ok("shim", found)
 }
 
+/// What the shim says of itself when containerd asks, as it does before each container.
 fn runtime_info(shim: &Path) -> Result<RuntimeInfo> {
-    let ended = run(shim, "-info")?;
+    let ended = program::run(Command::new(shim).arg("-info"), TIMEOUT)?;
+    if !ended.status.success() {
+        return Err(unfit(shim, &how_it_ended(&ended)));
+    }
     RuntimeInfo::parse_from_bytes(&ended.stdout)
         .ok()
         .filter(|info| !info.name.is_empty())
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::HostUnfit,
-                format!("{} -info prints no runtime information", shim.display()),
-            )
-        })
+        .ok_or_else(|| unfit(shim, "prints no runtime information"))
+}
+
+fn how_it_ended(ended: &program::Ended) -> String {
+    let how = match (ended.status.code(), ended.status.signal()) {
+        (Some(code), _) => format!("exits with {code}"),
+        (None, signal) => format!("dies of signal {}", signal.unwrap_or(0)),
+    };
+    format!("{how}: {}", ended.text().trim())
+}
+
+fn unfit(shim: &Path, what: &str) -> Error {
+    Error::new(
+        ErrorKind::HostUnfit,
+        format!("{} -info {what}", shim.display()),
+    )
 }
 
 /// A shim without it would run containers without their seccomp profile.
@@ -118,19 +118,4 @@ fn seccomp(info: &RuntimeInfo) -> Check {
             "install a shim built with libseccomp (`make install`)",
         ),
     }
-}
-
-fn run(shim: &Path, flag: &str) -> Result<program::Ended> {
-    let ended = program::run(Command::new(shim).arg(flag), TIMEOUT)?;
-    if ended.status.success() {
-        return Ok(ended);
-    }
-    let how = match (ended.status.code(), ended.status.signal()) {
-        (Some(code), _) => format!("exits with {code}"),
-        (None, signal) => format!("dies of signal {}", signal.unwrap_or(0)),
-    };
-    Err(Error::new(
-        ErrorKind::HostUnfit,
-        format!("{} {flag} {how}: {}", shim.display(), ended.text().trim()),
-    ))
 }
