@@ -10,7 +10,8 @@ use super::program;
 
 /// The oldest version whose memory of this kernel's vDSO and options we rely on.
 const OLDEST: (u32, u32) = (4, 1);
-const TIMEOUT: Duration = Duration::from_millis(1500);
+/// Far more than it takes: a tenth of this on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// What CRIU can use where the kernel has it; nothing needs these.
 const OPTIONAL_FEATURES: [&str; 5] = [
     "mem_dirty_track",

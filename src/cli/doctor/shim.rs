@@ -15,7 +15,7 @@ use super::program;
 use crate::error::{Error, ErrorKind, Result};
 
 const BINARY: &str = "containerd-shim-world-v1";
-const TIMEOUT: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const INSTALL: &str = "run `make install`: it puts the shim where containerd finds it";
 
 pub(super) fn checks(home: &Home) -> Vec<Check> {
