@@ -22,7 +22,9 @@ pub struct Node {
 pub enum What {
     Directory,
     File {
-        content: Vec<u8>,
+        /// The SHA-256 of what is in it.
+        content: String,
+        size: u64,
         /// Where data begins and ends, of files of a block and more.
         stretches: Vec<(u64, u64)>,
     },
@@ -34,6 +36,9 @@ pub enum What {
     Fifo,
     Socket,
 }
+
+/// Of files this large only the size and the stretches of data are kept.
+const LARGE: u64 = 1 << 30;
 
 pub type Snapshot = BTreeMap<Vec<u8>, Node>;
 
@@ -59,7 +64,11 @@ fn visit(
         What::Directory
     } else if kind.is_file() {
         What::File {
-            content: std::fs::read(&full).unwrap(),
+            size: stat.len(),
+            content: match stat.len() {
+                0..LARGE => sha256(&std::fs::read(&full).unwrap()),
+                _ => String::new(),
+            },
             stretches: stretches(&full, stat.len()),
         }
     } else if kind.is_symlink() {
@@ -145,4 +154,13 @@ fn stretches(path: &Path, size: u64) -> Vec<(u64, u64)> {
         found.push((start, at));
     }
     found
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -168,12 +168,20 @@ fn path(name: &[u8], is_dir: bool) -> Result<EntryPath> {
     for (depth, part) in bare.split(|&byte| byte == b'/').enumerate() {
         match part {
             b"" | b"." | b".." => return bad("is absolute or has an empty, . or .. component"),
-            _ if part.len() > limits::NAME => return bad("has a component that is too long"),
+            _ if part.len() > longest(part) => return bad("has a component that is too long"),
             _ if depth >= limits::DEPTH => return bad("is too deep"),
             _ => {}
         }
     }
     Ok(EntryPath(bare.to_vec()))
+}
+
+/// How long a name may be: what a whiteout deletes may be of full length.
+fn longest(name: &[u8]) -> usize {
+    match name.starts_with(WHITEOUT_PREFIX) {
+        true => WHITEOUT_PREFIX.len() + limits::NAME,
+        false => limits::NAME,
+    }
 }
 
 /// The mark that a name beginning with `.wh.` is.

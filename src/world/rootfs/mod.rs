@@ -48,7 +48,7 @@ mod xattrs;
 pub use apply::bring_back;
 pub use capture::capture;
 pub use compare::same_as;
-pub use mounts::{RootfsMount, SnapshotMount};
+pub use mounts::RootfsMount;
 pub use overlay::Layering;
 pub use policy::{DevicePolicy, DeviceRule, Policy, Privileged};
 pub use reader::{Totals, verify};

@@ -2,23 +2,11 @@
 
 use super::overlay::Layering;
 use super::upper::Upper;
+use crate::runtime::RootfsMountRequest;
 use crate::{Error, ErrorKind, Result};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-
-/// One mount, as in the request to create a task.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SnapshotMount {
-    /// The filesystem's type, or `bind`.
-    pub kind: String,
-    /// What is mounted.
-    pub source: String,
-    /// Where in the rootfs; empty for the rootfs itself.
-    pub target: String,
-    /// Options, as in `mount -o`.
-    pub options: Vec<String>,
-}
 
 /// What a rootfs consists of, as far as it can be captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +37,7 @@ impl RootfsMount {
     ///
     /// # Errors
     /// `Obstacle` if such a rootfs cannot be captured; the message says why.
-    pub fn parse(mounts: &[SnapshotMount]) -> Result<RootfsMount> {
+    pub fn parse(mounts: &[RootfsMountRequest]) -> Result<RootfsMount> {
         let mount = match mounts {
             [] => {
                 return Err(obstacle(
@@ -102,7 +90,7 @@ fn obstacle(why: impl std::fmt::Display) -> Error {
     )
 }
 
-fn bind(mount: &SnapshotMount, options: &[Vec<u8>]) -> RootfsMount {
+fn bind(mount: &RootfsMountRequest, options: &[Vec<u8>]) -> RootfsMount {
     match options.iter().any(|option| option == b"ro") {
         true => RootfsMount::ReadOnly,
         false => RootfsMount::Directory {
@@ -189,4 +177,100 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 
 fn to_path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(kind: &str, source: &str, options: &[&str]) -> RootfsMountRequest {
+        RootfsMountRequest {
+            kind: kind.into(),
+            source: source.into(),
+            options: options.iter().map(|&option| option.into()).collect(),
+            target: String::new(),
+        }
+    }
+
+    fn parse(kind: &str, options: &[&str]) -> Result<RootfsMount> {
+        RootfsMount::parse(&[request(kind, "/src", options)])
+    }
+
+    #[test]
+    fn overlay_options_are_unescaped_as_the_kernel_does() {
+        let options = [
+            "index=off",
+            "userxattr",
+            r"workdir=/w\\ork",
+            r"upperdir=/up\,per:x",
+            r"lowerdir=/a\:b:/c\,d:/e\\:/f",
+        ];
+        let expected = RootfsMount::Overlay {
+            lower: ["/a:b", "/c,d", r"/e\", "/f"].map(PathBuf::from).into(),
+            upper: "/up,per:x".into(),
+            work: r"/w\ork".into(),
+            userxattr: true,
+        };
+        assert_eq!(parse("overlay", &options).unwrap(), expected);
+    }
+
+    #[test]
+    fn options_may_come_joined() {
+        let joined = parse("overlay", &["upperdir=/u,workdir=/w,lowerdir=/l"]).unwrap();
+        let apart = parse("overlay", &["upperdir=/u", "workdir=/w", "lowerdir=/l"]).unwrap();
+        assert_eq!(joined, apart);
+    }
+
+    #[test]
+    fn what_cannot_change_is_read_only() {
+        let views: [(&str, &[&str]); 3] = [
+            ("overlay", &["lowerdir=/a:/b"]),
+            ("bind", &["ro", "rbind"]),
+            (
+                "overlay",
+                &["ro", "upperdir=/u", "workdir=/w", "lowerdir=/a"],
+            ),
+        ];
+        for (kind, options) in views {
+            assert_eq!(parse(kind, options).unwrap(), RootfsMount::ReadOnly);
+        }
+    }
+
+    #[test]
+    fn a_writable_bind_is_one_directory() {
+        let source = PathBuf::from("/src");
+        let expected = RootfsMount::Directory { source };
+        assert_eq!(parse("bind", &["rw", "rbind"]).unwrap(), expected);
+        assert_eq!(parse("", &["rbind", "rw"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_rest_is_an_obstacle_that_says_why() {
+        let overlay = || request("overlay", "overlay", &["upperdir=/u", "workdir=/w"]);
+        let below = RootfsMountRequest {
+            target: "/usr".into(),
+            ..overlay()
+        };
+        let cases = [
+            (vec![], "root.path"),
+            (vec![request("erofs", "/x.erofs", &["ro", "loop"])], "erofs"),
+            (vec![request("ext4", "/dev/dm-1", &[])], "ext4"),
+            (
+                vec![request("fuse3.fuse-overlayfs", "o", &["upperdir=/u"])],
+                "fuse",
+            ),
+            (vec![request("erofs", "/x", &[]), overlay()], "several"),
+            (vec![below], "/usr"),
+            (vec![request("overlay", "o", &["upperdir=/u"])], "workdir"),
+            (
+                vec![request("overlay", "o", &["lowerdir=/a::/b"])],
+                "metacopy",
+            ),
+        ];
+        for (mounts, why) in cases {
+            let error = RootfsMount::parse(&mounts).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Obstacle);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
 }

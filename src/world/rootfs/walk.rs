@@ -110,10 +110,12 @@ impl<'u> Walk<'u> {
         if stat.stx_nlink > 1
             && let Some(first) = self.first_names.get(&identity(&stat))
         {
-            let kind = Kind::Hardlink {
-                target: first.clone(),
-            };
-            let meta = meta(&stat, Vec::new());
+            let target = first.clone();
+            let kind = Kind::Hardlink { target };
+            // Said once more: containerd sets the owner anew at every name,
+            // which clears a file's capabilities.
+            let marks = self.marks(Holder::Named(dir, name), &path)?;
+            let meta = meta(&stat, marks.xattrs);
             return Ok(Entry { path, kind, meta });
         }
         let kind = match file_type {
