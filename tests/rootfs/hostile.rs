@@ -677,7 +677,7 @@ fn flipped_bytes_never_reach_beyond_the_destination() {
     let before = outside(snapshot::of(dir.path()));
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let places = proptest::collection::vec((0..good.len(), any::<u8>()), 1..4);
-    for round in 0..400 {
+    for round in 0..200 {
         let mut tar = good.clone();
         for (at, byte) in places.new_tree(&mut runner).unwrap().current() {
             tar[at] = byte;

@@ -217,7 +217,7 @@ fn write_image(base: &Path) {
 #[test]
 fn containerd_unpacks_it_as_a_layer() {
     let dir = scratch();
-    let mut expected = archive(dir.path(), 64 << 20);
+    let mut expected = archive(dir.path(), 8 << 20);
     write_image(dir.path());
     let base = dir.path().display();
     let script = format!(

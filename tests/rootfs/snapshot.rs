@@ -38,7 +38,7 @@ pub enum What {
 }
 
 /// Of files this large only the size and the stretches of data are kept.
-const LARGE: u64 = 1 << 30;
+const LARGE: u64 = 16 << 20;
 
 pub type Snapshot = BTreeMap<Vec<u8>, Node>;
 
