@@ -16,6 +16,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod containerd;
 pub mod criu;
 pub mod error;
 pub mod hooks;

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a module may use those on its own level and below.
-const LEVELS: [&[&str]; 4] = [
+const LEVELS: [&[&str]; 5] = [
     &["cli", "shim"],
+    &["containerd"],
     &["world"],
     &["cgroup", "criu", "hooks", "runtime"],
     &["error", "sys"],

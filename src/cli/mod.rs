@@ -4,7 +4,6 @@
 //! errors go to stderr. The exit status is 0, or that of the error's kind in
 //! [`ErrorKind::codes`](crate::ErrorKind::codes); a usage error is 2.
 
-mod containerd;
 mod doctor;
 mod output;
 

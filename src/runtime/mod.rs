@@ -9,10 +9,12 @@
 //! libcontainer keeps its state in `<bundle>/world/<id>/`, so that removing the
 //! bundle removes all of it.
 
+mod cgroup_path;
 mod container;
 mod exec;
 mod mounts;
 
+pub use cgroup_path::{cgroup_path, disown_cgroup, own_cgroup};
 pub use container::{Adopt, Create, Target, adopt, create, delete, start};
 pub use exec::{Exec, exec};
 pub use mounts::{RootfsMountRequest, mount_rootfs, unmount_rootfs};

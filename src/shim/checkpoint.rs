@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use containerd_shim::protos::api::CheckpointTaskRequest;
 use containerd_shim::protos::events::task::TaskCheckpointed;
 
+use super::RUNTIME;
 use super::container::{Activity, Container, Pause};
-use super::control::{blocking, thaw};
+use super::control::{FREEZE_TIMEOUT, blocking, thaw};
 use super::helper::{Helper, Reply, Request, Streams};
 use super::options;
 use super::tasks::Tasks;
+use super::temporary::is_containerds_own;
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::checkpoint::{self, Outcome};
 
@@ -42,20 +44,21 @@ impl Tasks {
             pid: container.init.life().pid,
             world: path.clone(),
             rootfs: container.rootfs.clone(),
-            terminal: container.init.stdio.terminal,
             namespace: self.namespace.clone(),
-            containerd: self.containerd.clone(),
-            options: options.as_ref().map(wishes).unwrap_or_default(),
+            containerd: PathBuf::from(&self.containerd),
+            runtime: RUNTIME.to_owned(),
+            wishes: options.as_ref().map(wishes).unwrap_or_default(),
             execs: container
                 .execs()
                 .iter()
-                .filter_map(|exec| exec.pid())
+                .filter_map(|exec| Some((exec.exec_id.clone(), exec.pid()?)))
                 .collect(),
         };
         let result = self.run_checkpoint(&container, work, paused.clone()).await;
         match &result {
-            Ok(_) => {
-                if paused.as_ref().is_some_and(Pause::belongs_to_checkpoint) {
+            Ok(outcome) => {
+                let for_checkpoint = paused.as_ref().is_some_and(Pause::belongs_to_checkpoint);
+                if for_checkpoint && !outcome.ended {
                     self.await_resume(&container, &path);
                 }
                 self.events.publish(TaskCheckpointed {
@@ -66,7 +69,7 @@ impl Tasks {
             }
             Err(error) => {
                 log::warn!("checkpoint of {}: {error}", request.id);
-                remove_partial(&path, was_there);
+                checkpoint::remove_partial(&path, was_there);
             }
         }
         result.map(|_| ())
@@ -101,6 +104,9 @@ impl Tasks {
             (Some(pause), Err(_)) => !pause.belongs_to_checkpoint(),
         };
         if stays_frozen {
+            if result.is_err() {
+                self.freeze_again(container).await;
+            }
             container.switch(|activity| {
                 *activity = paused.map_or(Activity::None, Activity::Paused);
                 Ok(())
@@ -109,6 +115,20 @@ impl Tasks {
         }
         let thawed = self.make_sure_it_runs(container, paused.is_some()).await;
         result.and_then(|outcome| thawed.map(|()| outcome))
+    }
+
+    /// A helper that was killed may have left a person's pause undone.
+    async fn freeze_again(&self, container: &Arc<Container>) {
+        let Ok(cgroup) = container.cgroup() else {
+            return;
+        };
+        let frozen = blocking(move || {
+            cgroup.freeze(FREEZE_TIMEOUT)?.leave_frozen();
+            Ok(())
+        });
+        if let Err(error) = frozen.await {
+            log::warn!("freeze again after a failed checkpoint: {error}");
+        }
     }
 
     /// The helper thaws what it froze; this covers a helper that was killed.
@@ -140,7 +160,14 @@ impl Tasks {
     fn await_resume(&self, container: &Arc<Container>, path: &Path) {
         const COPYING: Duration = Duration::from_secs(600);
         const LOOK: Duration = Duration::from_millis(200);
-        let grace = Duration::from_secs(30);
+        let grace = match crate::world::config::Config::load() {
+            Ok(config) => config.checkpoint.resume_grace_seconds,
+            Err(error) => {
+                log::warn!("{error}");
+                crate::world::config::CheckpointConfig::default().resume_grace_seconds
+            }
+        };
+        let grace = Duration::from_secs(grace);
         let (tasks, container, path) = (self.clone(), container.clone(), path.to_owned());
         let temporary = is_containerds_own(&path);
         tokio::spawn(async move {
@@ -164,28 +191,14 @@ impl Tasks {
     }
 }
 
-/// Removes what a helper that died left of a world.
-fn remove_partial(world: &Path, was_there: bool) {
-    if !was_there {
-        let _ = std::fs::remove_dir_all(world);
-    }
-}
-
-/// containerd makes such a folder for a checkpoint and removes it itself.
-fn is_containerds_own(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"ctrd-checkpoint"))
-}
-
 fn wishes(options: &containerd_shim::protos::shim::oci::CheckpointOptions) -> checkpoint::Wishes {
     checkpoint::Wishes {
         exit: options.exit,
-        open_tcp: options.open_tcp,
         external_unix_sockets: options.external_unix_sockets,
-        file_locks: options.file_locks,
+        // The wire cannot tell "no" from "not said".
+        file_locks: options.file_locks.then_some(true),
         work_path: Some(&options.work_path)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from),
-        image_path_is_ours: !options.image_path.is_empty(),
     }
 }

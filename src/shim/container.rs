@@ -149,6 +149,13 @@ impl Container {
         Ok(cgroup)
     }
 
+    /// Removes containerd's temporary copy of the world, which is not needed any more.
+    pub fn drop_world(&self) {
+        if let Some(world) = &self.world {
+            super::temporary::remove(world);
+        }
+    }
+
     /// What is being done to it.
     pub fn activity(&self) -> Activity {
         lock(&self.activity).clone()

@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a container's processes may take to stand still.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Tasks {
     /// Sends a signal to a process, or to all of the container's.
@@ -94,6 +94,9 @@ impl Tasks {
     /// thawed already, is no error: the client that paused it says Resume anyway.
     pub async fn resume(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
+        if container.init.life().phase == Phase::Stopped {
+            return Ok(());
+        }
         let paused = container.switch(|activity| match activity {
             Activity::Paused(_) => {
                 *activity = Activity::Switching;
@@ -103,7 +106,7 @@ impl Tasks {
             _ => Err(container.wrong_state("is busy with a pause or checkpoint".to_owned())),
         })?;
         if !paused {
-            if container.init.life().phase == Phase::Stopped || container.take_late_resume() {
+            if container.take_late_resume() {
                 return Ok(());
             }
             return Err(container.wrong_state("is not paused".to_owned()));

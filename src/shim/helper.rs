@@ -11,7 +11,6 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -19,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
+use super::console;
 use super::reaper::{Exit, ExitReceiver, Reaper};
+use crate::containerd::Containerd;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime;
 use crate::world::{checkpoint, restore};
@@ -41,12 +42,7 @@ pub enum Request {
         create: runtime::Create,
     },
     /// Mount the rootfs of a container that comes from a world, and look the world over.
-    Prepare {
-        /// What to mount at the rootfs.
-        rootfs: Vec<runtime::RootfsMountRequest>,
-        /// The world and the container.
-        restore: restore::Request,
-    },
+    Prepare(restore::Request),
     /// Let init run its program.
     Start(runtime::Target),
     /// Bring a prepared container back from its world.
@@ -246,17 +242,24 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
                 })
                 .map(Reply::Process)
         }
-        Request::Prepare { rootfs, restore } => {
-            restore::verify(&restore)?;
-            runtime::mount_rootfs(&rootfs, &restore.target.rootfs())?;
+        Request::Prepare(restore) => {
+            let id = restore.target.id.clone();
+            restore::prepare(&restore, || {
+                Containerd::connect(&restore.containerd)?.identity(&restore.namespace, &id)
+            })?;
             Ok(Reply::Done)
         }
         Request::Start(target) => runtime::start(&target).map(|()| Reply::Done),
-        Request::Restore(request) => restore::restore(&request).map(Reply::Process),
+        Request::Restore(request) => bring_back(&request).map(Reply::Process),
         Request::Exec(exec) => runtime::exec(&exec).map(Reply::Process),
-        Request::Checkpoint(request) => checkpoint::checkpoint(&request).map(Reply::Checkpointed),
+        Request::Checkpoint(request) => checkpoint::checkpoint(&request, || {
+            Containerd::connect(&request.containerd)?
+                .identity(&request.namespace, &request.target.id)
+        })
+        .map(Reply::Checkpointed),
         Request::Delete { target, force } => {
             runtime::delete(&target, force)?;
+            runtime::disown_cgroup(&target)?;
             runtime::unmount_rootfs(&target.rootfs())?;
             Ok(Reply::Done)
         }
@@ -269,7 +272,16 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
     }
 }
 
-/// The shim's own path, for messages.
-pub fn binary() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("containerd-shim-world-v1"))
+fn bring_back(request: &restore::Request) -> Result<i32> {
+    let restored = restore::restore(request)?;
+    let (Some(master), Some(socket)) = (&restored.pty_master, &request.console_socket) else {
+        return Ok(restored.pid);
+    };
+    console::send(socket, master)
+        .inspect_err(|_| {
+            if let Some(pid) = rustix::process::Pid::from_raw(restored.pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        })
+        .map(|()| restored.pid)
 }

@@ -28,6 +28,7 @@ pub fn remove(flags: &Flags) -> Result<DeleteResponse> {
     };
     let pid = kill_all(&target)?;
     runtime::delete(&target, true)?;
+    runtime::disown_cgroup(&target)?;
     runtime::unmount_rootfs(&target.rootfs())?;
     Ok(DeleteResponse {
         pid: pid.unwrap_or_default() as u32,
@@ -41,15 +42,11 @@ pub fn remove(flags: &Flags) -> Result<DeleteResponse> {
 /// the process id of its init, if it was known.
 fn kill_all(target: &Target) -> Result<Option<i32>> {
     let pid = init_pid(&target.state_dir());
-    let Ok(spec) = target.spec() else {
+    // Without a state of ours the cgroup that the spec names may be another's.
+    let (Some(_), Ok(spec)) = (pid, target.spec()) else {
         return Ok(pid);
     };
-    let path = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path().clone())
-        .unwrap_or_else(|| PathBuf::from(&target.id));
-    let cgroup = Cgroup::at(&path)?;
+    let cgroup = Cgroup::at(&runtime::cgroup_path(&spec, &target.id))?;
     if cgroup.exists() {
         cgroup.freezer()?.thaw()?;
         cgroup.kill_all()?;

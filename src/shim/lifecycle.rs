@@ -68,6 +68,7 @@ impl Tasks {
             Some(_) => self.prepare_restore(&container).await,
         };
         if let Err(error) = made {
+            container.drop_world();
             container.init.close(false).await;
             self.remove(&request.id);
             return Err(error);
@@ -123,10 +124,7 @@ impl Tasks {
     }
 
     async fn prepare_restore(&self, container: &Arc<Container>) -> Result<()> {
-        let request = Request::Prepare {
-            rootfs: container.rootfs.clone(),
-            restore: self.restore_request(container, None)?,
-        };
+        let request = Request::Prepare(self.restore_request(container, None)?);
         let prepared = helper::run(&self.reaper, &request, Streams::default()).await;
         if prepared.is_err() {
             self.clean_up(&container.target).await;
@@ -186,6 +184,7 @@ impl Tasks {
         if let Some(console) = console {
             stdio::attach_terminal(&container.init, console).await?;
         }
+        container.drop_world();
         oom::watch(self, container);
         Ok(())
     }
@@ -277,6 +276,7 @@ impl Tasks {
         helper::run(&self.reaper, &request, Streams::default()).await?;
         process.close(true).await;
         let exit = exit_of(&process);
+        container.drop_world();
         self.remove(id);
         self.events.publish(TaskDelete {
             container_id: id.to_owned(),
@@ -367,9 +367,8 @@ impl Tasks {
             world,
             rootfs: container.rootfs.clone(),
             console_socket,
-            terminal: container.init.stdio.terminal,
             namespace: self.namespace.clone(),
-            containerd: self.containerd.clone(),
+            containerd: PathBuf::from(&self.containerd),
         })
     }
 

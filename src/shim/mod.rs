@@ -22,6 +22,7 @@ mod reaper;
 mod service;
 mod stdio;
 mod tasks;
+mod temporary;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,8 +33,6 @@ use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::types::introspection::RuntimeInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, Flags, StartOpts, api::DeleteResponse};
-
-pub use console::send as send_terminal;
 
 use reaper::Reaper;
 use tasks::Tasks;

@@ -1,27 +1,57 @@
-//! Freeze, capture all parts side by side, commit, thaw.
+//! Checkpoint: freeze, capture all parts side by side, thaw, commit.
+//!
+//! Everything that can fail without the container standing still is done
+//! before the freeze; everything that needs no frozen container is done after
+//! the thaw. A container that was frozen already stays so. An error leaves it
+//! as it was found and the directory empty; the manifest is written last.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use oci_spec::runtime::Spec;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
-use crate::error::{Error, ErrorKind, Result};
+use super::config::Config;
+use super::digest::Digest;
+use super::directory::WorldDirWriter;
+use super::env::EnvPart;
+use super::follow::ImageHasher;
+use super::host::HostFacts;
+use super::identity::Identity;
+use super::manifest::{
+    BaseLayers, ContainerIdentity, FORMAT, KIND, Manifest, OmittedProcess, Part, PartFile,
+    PartKind, Times,
+};
+use super::policy::Policy;
+use super::processes::{self, DumpRequest, ProcessesDumped};
+use super::rootfs::{self, RootfsMount, SnapshotMount, Upper};
+use super::secrets::Redactor;
+use super::{env, spec};
+use crate::cgroup::{Cgroup, Frozen};
+use crate::criu::Criu;
+use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::{RootfsMountRequest, Target};
+
+/// Name of the rootfs part's file.
+pub const ROOTFS_FILE: &str = "rootfs.tar";
+/// How long the container's processes may take to stand still.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest unlinked but open file that is captured, in bytes.
+const GHOST_LIMIT: u32 = 1 << 30;
 
 /// What a client wishes of a checkpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Wishes {
     /// End the container once its world is safe.
     pub exit: bool,
-    /// Keep established connections.
-    pub open_tcp: bool,
     /// Allow connections to unix sockets outside of the container.
     pub external_unix_sockets: bool,
-    /// Allow file locks.
-    pub file_locks: bool,
+    /// Allow file locks; `None` leaves it to annotations and configuration.
+    pub file_locks: Option<bool>,
     /// Where CRIU's logs go.
     pub work_path: Option<PathBuf>,
-    /// The world's folder is the caller's own, not containerd's temporary one.
-    pub image_path_is_ours: bool,
 }
 
 /// What [`checkpoint`] needs.
@@ -35,16 +65,16 @@ pub struct Request {
     pub world: PathBuf,
     /// The rootfs as containerd gave it.
     pub rootfs: Vec<RootfsMountRequest>,
-    /// It has a terminal.
-    pub terminal: bool,
     /// containerd's namespace.
     pub namespace: String,
     /// containerd's gRPC socket.
-    pub containerd: String,
+    pub containerd: PathBuf,
+    /// The runtime's name.
+    pub runtime: String,
     /// What the client wishes.
-    pub options: Wishes,
-    /// Process ids of exec'd processes.
-    pub execs: Vec<i32>,
+    pub wishes: Wishes,
+    /// Exec ids and their process ids.
+    pub execs: Vec<(String, i32)>,
 }
 
 /// What came of it.
@@ -54,9 +84,343 @@ pub struct Outcome {
     pub frozen_ns: u64,
     /// Nanoseconds in all.
     pub total_ns: u64,
+    /// The container was ended, as wished.
+    pub ended: bool,
 }
 
-/// Writes the container as a world.
-pub fn checkpoint(_request: &Request) -> Result<Outcome> {
-    Err(Error::new(ErrorKind::Internal, "not yet"))
+/// Everything that is known before the freeze.
+struct Plan<'a> {
+    request: &'a Request,
+    config: Config,
+    policy: Policy,
+    spec: Spec,
+    criu: Criu,
+    upper: Option<Upper>,
+    base: Option<BaseLayers>,
+    cgroup: Cgroup,
+    work_dir: PathBuf,
+}
+
+/// What was captured while the container stood still.
+struct Captured {
+    dumped: ProcessesDumped,
+    rootfs: Option<(PartFile, Duration)>,
+    env: EnvPart,
+    host: HostFacts,
+    identity: Identity,
+}
+
+/// Writes the container as a world. `identify` asks containerd who the
+/// container is; it runs beside the capture.
+pub fn checkpoint(
+    request: &Request,
+    identify: impl FnOnce() -> Result<Identity> + Send,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    let plan = Plan::new(request)?;
+    let writer = WorldDirWriter::create(&request.world)?;
+    let mut redactor = Redactor::new(&plan.config.secrets)?;
+    let hasher = ImageHasher::start(writer.dir())?;
+    let mut frozen = plan.freeze()?;
+    let asked = frozen.asked();
+    let captured = match plan.capture(&writer, identify) {
+        Ok(captured) => captured,
+        Err(error) => {
+            frozen.back_to_how_it_was();
+            return Err(error);
+        }
+    };
+    let frozen_ns = nanos(frozen.release()?.duration_since(asked));
+    let images = hasher.finish()?;
+    let mut manifest = plan.manifest(&writer, captured, images, &mut redactor)?;
+    let exit = plan.policy.exit || request.wishes.exit;
+    manifest.times.frozen_ns = frozen_ns;
+    manifest.times.total_ns = nanos(begun.elapsed());
+    // The container is about to go: its world must be on the disk first.
+    writer.commit(&manifest, exit)?;
+    if exit {
+        plan.end_container()?;
+    }
+    Ok(Outcome {
+        frozen_ns,
+        total_ns: nanos(begun.elapsed()),
+        ended: exit,
+    })
+}
+
+impl<'a> Plan<'a> {
+    fn new(request: &'a Request) -> Result<Self> {
+        let config = Config::load()?;
+        let spec = request.target.spec()?;
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        let policy = Policy::new(&annotations, &config)?;
+        let mount = RootfsMount::parse(&snapshot_mounts(&request.rootfs))?;
+        let pid = Pid::from_raw(request.pid)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a checkpoint without a process"))?;
+        let work_dir = match &request.wishes.work_path {
+            Some(path) => path.clone(),
+            None => request.target.state_root().join("checkpoint"),
+        };
+        std::fs::create_dir_all(&work_dir).context(|| format!("make {}", work_dir.display()))?;
+        Ok(Plan {
+            criu: Criu::find(Some(&config.criu.path))?,
+            upper: mount.upper()?,
+            base: base_of(&mount),
+            cgroup: Cgroup::of_pid(pid)?,
+            request,
+            config,
+            policy,
+            spec,
+            work_dir,
+        })
+    }
+
+    /// Freezes the container at a moment at which it can be dumped.
+    fn freeze(&self) -> Result<Standing> {
+        let freezer = self.cgroup.freezer()?;
+        let mut standing = None;
+        let was_frozen = freezer.state()? == crate::cgroup::FreezerState::Frozen;
+        let settled = processes::settle(
+            self.request.pid,
+            freezer.dir(),
+            || {
+                let frozen = freezer.freeze(FREEZE_TIMEOUT)?;
+                standing.get_or_insert(frozen);
+                Ok(())
+            },
+            || freezer.thaw().map(|_| ()),
+        );
+        let standing = standing.map(|frozen| Standing { frozen, was_frozen });
+        match (settled, standing) {
+            (Ok(()), Some(standing)) => Ok(standing),
+            (Ok(()), None) => Err(Error::new(ErrorKind::Internal, "nothing was frozen")),
+            (Err(error), Some(mut standing)) => {
+                standing.back_to_how_it_was();
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// All parts, side by side.
+    fn capture(
+        &self,
+        writer: &WorldDirWriter,
+        identify: impl FnOnce() -> Result<Identity> + Send,
+    ) -> Result<Captured> {
+        std::thread::scope(|scope| {
+            let rootfs = scope.spawn(|| self.rootfs(writer));
+            let others = scope.spawn(|| {
+                let version = self.criu.require_version()?.to_string();
+                let env = EnvPart::gather(self.request.pid, &self.spec)?;
+                Ok((env, HostFacts::gather(Some(&version))?, identify()?))
+            });
+            let dumped = self.processes();
+            let rootfs = joined(rootfs.join());
+            let others = joined(others.join());
+            let dumped = dumped?;
+            let (env, host, identity) = others?;
+            Ok(Captured {
+                dumped,
+                rootfs: rootfs?,
+                env,
+                host,
+                identity,
+            })
+        })
+    }
+
+    fn rootfs(&self, writer: &WorldDirWriter) -> Result<Option<(PartFile, Duration)>> {
+        let Some(upper) = &self.upper else {
+            return Ok(None);
+        };
+        let begun = Instant::now();
+        let mut file = writer.file(ROOTFS_FILE)?;
+        rootfs::capture(upper, &mut file)?;
+        Ok(Some((file.finish(), begun.elapsed())))
+    }
+
+    fn processes(&self) -> Result<ProcessesDumped> {
+        let wishes = &self.request.wishes;
+        let freezer = self.cgroup.freezer()?;
+        processes::dump(&DumpRequest {
+            criu: &self.criu,
+            init: self.request.pid,
+            spec: &self.spec,
+            rootfs: &self.request.target.rootfs(),
+            images_dir: &self.request.world,
+            work_dir: &self.work_dir,
+            freezer_cgroup: Some(freezer.dir()),
+            // Ended by us, and only when the world is safe.
+            leave_running: true,
+            file_locks: wishes.file_locks.unwrap_or(false) || self.policy.file_locks,
+            external_unix: wishes.external_unix_sockets || self.policy.external_unix_sockets,
+            ghost_limit: GHOST_LIMIT,
+            timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
+            cancel: None,
+        })
+    }
+
+    fn manifest(
+        &self,
+        writer: &WorldDirWriter,
+        captured: Captured,
+        images: Vec<PartFile>,
+        redactor: &mut Redactor,
+    ) -> Result<Manifest> {
+        let mut env = captured.env;
+        env.redact(redactor);
+        let env = writer.write(env::FILE_NAME, &env.to_bytes()?)?;
+        let config = self.request.target.bundle.join("config.json");
+        let config = std::fs::read(&config).context(|| format!("read {}", config.display()))?;
+        let spec = writer.write(spec::FILE_NAME, &spec::part(&config, redactor)?)?;
+        let mut times = Times::default();
+        let took = |times: &mut Times, kind: PartKind, took: Duration| {
+            times.parts_ns.insert(kind.name().to_owned(), nanos(took));
+        };
+        took(&mut times, PartKind::Processes, captured.dumped.took);
+        let mut parts = vec![
+            Part::new(PartKind::Processes, images),
+            Part::new(PartKind::Env, vec![env]),
+            Part::new(PartKind::Spec, vec![spec]),
+        ];
+        if let Some((file, duration)) = captured.rootfs {
+            took(&mut times, PartKind::Rootfs, duration);
+            parts.push(Part::new(PartKind::Rootfs, vec![file]));
+        }
+        let Identity {
+            mut labels,
+            image,
+            snapshotter,
+            chain_id,
+        } = captured.identity;
+        redactor.map("container.labels", &mut labels);
+        let dump = serde_json::to_value(&captured.dumped.parameters).map_err(|error| {
+            Error::caused_by(ErrorKind::Internal, "encode the dump's parameters", error)
+        })?;
+        Ok(Manifest {
+            base: self.base.clone().map(|base| BaseLayers {
+                chain_id,
+                snapshotter: snapshotter.unwrap_or(base.snapshotter),
+                ..base
+            }),
+            checksum: Digest::default(),
+            container: ContainerIdentity {
+                id: self.request.target.id.clone(),
+                labels,
+                namespace: self.request.namespace.clone(),
+                runtime: self.request.runtime.clone(),
+            },
+            created: OffsetDateTime::now_utc(),
+            dump,
+            format: FORMAT,
+            host: captured.host,
+            image,
+            kind: KIND.to_owned(),
+            omitted: self.omitted(&captured.dumped),
+            parts,
+            redacted: redactor.found(),
+            times,
+        })
+    }
+
+    fn omitted(&self, dumped: &ProcessesDumped) -> Vec<OmittedProcess> {
+        let exec_id = |pid: i32| {
+            let exec = self.request.execs.iter().find(|(_, known)| *known == pid);
+            exec.map(|(id, _)| id.clone())
+        };
+        let omitted = dumped.omitted.iter().map(|process| OmittedProcess {
+            command: process.comm.clone(),
+            exec_id: exec_id(process.host_pid),
+            pid: process.host_pid,
+        });
+        omitted.collect()
+    }
+
+    fn end_container(&self) -> Result<()> {
+        // SIGKILL first: a process that is thawed after it runs no more code.
+        self.cgroup.signal_all(rustix::process::Signal::KILL)?;
+        self.cgroup.freezer()?.thaw()?;
+        self.cgroup.kill_all()
+    }
+}
+
+/// A container that stands still because we, or somebody before us, froze it.
+struct Standing {
+    frozen: Frozen,
+    was_frozen: bool,
+}
+
+impl Standing {
+    fn asked(&self) -> Instant {
+        self.frozen.asked()
+    }
+
+    /// Lets it go on, unless somebody else had frozen it. Returns when nothing
+    /// of ours held it any more.
+    fn release(self) -> Result<Instant> {
+        if self.was_frozen {
+            self.frozen.leave_frozen();
+            return Ok(Instant::now());
+        }
+        self.frozen.thaw()
+    }
+
+    /// After a failure, with CRIU in a state unknown.
+    fn back_to_how_it_was(&mut self) {
+        let freezer = self.frozen.freezer();
+        let put_back = match self.was_frozen {
+            true => freezer.freeze(FREEZE_TIMEOUT).map(Frozen::leave_frozen),
+            false => freezer.thaw().map(|_| ()),
+        };
+        if let Err(error) = put_back {
+            tracing::warn!("after a failed checkpoint: {error}");
+        }
+    }
+}
+
+/// containerd's mounts, for [`RootfsMount::parse`].
+pub(super) fn snapshot_mounts(mounts: &[RootfsMountRequest]) -> Vec<SnapshotMount> {
+    let mounts = mounts.iter().map(|mount| SnapshotMount {
+        kind: mount.kind.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    });
+    mounts.collect()
+}
+
+fn base_of(mount: &RootfsMount) -> Option<BaseLayers> {
+    match mount {
+        RootfsMount::Overlay { lower, .. } => Some(BaseLayers {
+            chain_id: None,
+            lowerdirs: lower.len() as u32,
+            snapshotter: "overlayfs".to_owned(),
+        }),
+        RootfsMount::Directory { .. } | RootfsMount::ReadOnly => None,
+    }
+}
+
+fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
+    result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a capture thread panicked")))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Removes what a killed checkpoint left in `world`; `was_there` says that the
+/// directory is somebody else's.
+pub fn remove_partial(world: &Path, was_there: bool) {
+    if !world.exists() {
+        return;
+    }
+    let cleared = super::directory::remove_unfinished(world);
+    let removed = match (was_there, cleared) {
+        (false, Ok(_)) => std::fs::remove_dir(world).context(|| "remove the directory"),
+        (_, cleared) => cleared.map(|_| ()),
+    };
+    if let Err(error) = removed {
+        tracing::warn!("a partial world stays in {}: {error}", world.display());
+    }
 }

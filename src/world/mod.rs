@@ -11,6 +11,7 @@ pub mod fingerprint;
 pub mod folder;
 pub mod follow;
 pub mod host;
+pub mod identity;
 pub mod json;
 pub mod manifest;
 pub mod policy;

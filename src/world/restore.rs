@@ -1,11 +1,34 @@
-//! Verify, then bring back.
+//! Restore: verify, then bring back.
+//!
+//! [`prepare`] changes nothing on the host before the whole world is verified
+//! and known to fit the new container; then it mounts the rootfs. [`restore`]
+//! runs later, after containerd has put into the rootfs what it has. It makes
+//! the container's writable layer what it was at the checkpoint's instant,
+//! makes the control groups, and lets CRIU bring the processes back.
 
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use oci_spec::runtime::{LinuxResources, Spec};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::{RootfsMountRequest, Target};
+use super::checkpoint::{ROOTFS_FILE, snapshot_mounts};
+use super::config::Config;
+use super::file_name::FileName;
+use super::host::HostFacts;
+use super::identity::Identity;
+use super::manifest::{Manifest, PartKind};
+use super::policy::{Policy, TcpPolicy};
+use super::processes::{self, DumpParameters, RestoreRequest, RestoredStdio};
+use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
+use super::spec;
+use super::verify::{VerifiedWorld, verify};
+use crate::cgroup::Cgroup;
+use crate::criu::Criu;
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime::{self, Adopt, RootfsMountRequest, Target};
 
 /// What a restore needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,20 +41,250 @@ pub struct Request {
     pub rootfs: Vec<RootfsMountRequest>,
     /// Where the terminal's master is to go.
     pub console_socket: Option<PathBuf>,
-    /// The new container has a terminal.
-    pub terminal: bool,
     /// containerd's namespace.
     pub namespace: String,
     /// containerd's gRPC socket.
-    pub containerd: String,
+    pub containerd: PathBuf,
 }
 
-/// Checks everything that can be checked before anything changes.
-pub fn verify(_request: &Request) -> Result<()> {
-    Err(Error::new(ErrorKind::Internal, "not yet"))
+/// A container that runs again.
+pub struct Restored {
+    /// Its init's process id, a child of this process.
+    pub pid: i32,
+    /// The terminal's master, when there is one.
+    pub pty_master: Option<OwnedFd>,
 }
 
-/// Brings the container back; returns its init's process id.
-pub fn restore(_request: &Request) -> Result<i32> {
-    Err(Error::new(ErrorKind::Internal, "not yet"))
+/// Everything that is known before anything changes.
+struct Plan<'a> {
+    request: &'a Request,
+    config: Config,
+    policy: Policy,
+    criu: Criu,
+    world: VerifiedWorld,
+    parameters: DumpParameters,
+    spec: Spec,
+    mount: RootfsMount,
+}
+
+/// Checks everything that can be checked before anything changes, then mounts
+/// the rootfs. `identify` asks containerd who the new container is.
+pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -> Result<()> {
+    let plan = Plan::new(request)?;
+    plan.verify_rootfs()?;
+    same_base(&plan.world.manifest, &identify()?)?;
+    own_cgroup_path(&request.target, &plan.spec, &plan.world.manifest)?;
+    runtime::mount_rootfs(&request.rootfs, &request.target.rootfs())
+}
+
+/// Brings the container back.
+pub fn restore(request: &Request) -> Result<Restored> {
+    let plan = Plan::new(request)?;
+    plan.bring_back_rootfs()?;
+    let cgroup = plan.make_cgroup()?;
+    plan.bring_back_processes(&cgroup).inspect_err(|_| {
+        if let Err(error) = cgroup.remove() {
+            tracing::warn!("after a failed restore: {error}");
+        }
+    })
+}
+
+impl<'a> Plan<'a> {
+    fn new(request: &'a Request) -> Result<Self> {
+        let config = Config::load()?;
+        let criu = Criu::find(Some(&config.criu.path))?;
+        let version = criu.require_version()?.to_string();
+        let world = verify(&request.world, &HostFacts::gather(Some(&version))?)?;
+        for warning in &world.warnings {
+            tracing::warn!("{warning}");
+        }
+        let parameters = world.manifest.dump_as()?;
+        let spec = request.target.spec()?;
+        spec::compatible(&world_spec(&world)?, &spec)?;
+        let annotations = spec.annotations().clone().unwrap_or_default();
+        Ok(Plan {
+            policy: Policy::new(&annotations, &config)?,
+            mount: RootfsMount::parse(&snapshot_mounts(&request.rootfs))?,
+            request,
+            config,
+            criu,
+            world,
+            parameters,
+            spec,
+        })
+    }
+
+    fn rootfs_policy(&self) -> rootfs::Policy {
+        let rules = resources(&self.spec).devices().clone().unwrap_or_default();
+        rootfs::Policy {
+            devices: DevicePolicy::from_spec(&rules),
+            privileged: Privileged::Keep,
+        }
+    }
+
+    fn verify_rootfs(&self) -> Result<()> {
+        match (
+            self.world.manifest.part(PartKind::Rootfs),
+            self.mount.upper()?,
+        ) {
+            (None, None) => Ok(()),
+            (Some(_), Some(upper)) => {
+                let policy = self.rootfs_policy();
+                rootfs::verify(self.rootfs_tar()?, upper.layering(), &policy, None).map(|_| ())
+            }
+            (Some(_), None) => Err(misfit("the new container's rootfs is read-only")),
+            (None, Some(_)) => Err(misfit("the world's rootfs was a read-only snapshot")),
+        }
+    }
+
+    fn rootfs_tar(&self) -> Result<std::fs::File> {
+        let name = FileName::new(ROOTFS_FILE)?;
+        let part = self.world.manifest.part(PartKind::Rootfs);
+        let file = part.and_then(|part| part.files.iter().find(|file| file.name == name));
+        let file = file.ok_or_else(|| {
+            Error::new(
+                ErrorKind::CorruptWorld,
+                format!("the world's rootfs part has no {ROOTFS_FILE}"),
+            )
+        })?;
+        self.world.open(file)
+    }
+
+    /// Makes the writable layer what the world says, and nothing else. The
+    /// overlay is taken down meanwhile: changes below a mounted one are undefined.
+    fn bring_back_rootfs(&self) -> Result<()> {
+        let Some(upper) = self.mount.upper()? else {
+            return Ok(());
+        };
+        if rootfs::same_as(&upper, self.rootfs_tar()?)? {
+            return Ok(());
+        }
+        let rootfs = self.request.target.rootfs();
+        runtime::unmount_rootfs(&rootfs)?;
+        rootfs::bring_back(&upper, self.rootfs_tar()?, &self.rootfs_policy(), None)?;
+        runtime::mount_rootfs(&self.request.rootfs, &rootfs)
+    }
+
+    fn make_cgroup(&self) -> Result<Cgroup> {
+        let path = runtime::cgroup_path(&self.spec, &self.request.target.id);
+        runtime::own_cgroup(&self.request.target, &path)?;
+        Cgroup::create(&path, &resources(&self.spec))
+    }
+
+    fn bring_back_processes(&self, cgroup: &Cgroup) -> Result<Restored> {
+        let target = &self.request.target;
+        let work_dir = target.state_root().join("restore");
+        std::fs::create_dir_all(&work_dir).context(|| format!("make {}", work_dir.display()))?;
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(Some);
+        let terminal = self.request.console_socket.is_some();
+        self.world.recheck()?;
+        let restored = processes::restore(&mut RestoreRequest {
+            criu: &self.criu,
+            spec: &self.spec,
+            parameters: &self.parameters,
+            bundle: &target.bundle,
+            rootfs: &target.rootfs(),
+            images_dir: &self.request.world,
+            work_dir: &work_dir,
+            cgroup_procs: &cgroup.procs_files(),
+            stdio: match terminal {
+                true => RestoredStdio::Terminal,
+                false => RestoredStdio::Streams(streams),
+            },
+            tcp: match self.policy.tcp {
+                TcpPolicy::Close => processes::TcpPolicy::Close,
+                TcpPolicy::Established => processes::TcpPolicy::Established,
+            },
+            lsm_profile: None,
+            timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
+            cancel: None,
+            before_running: &mut |pid| {
+                runtime::adopt(&Adopt {
+                    target: target.clone(),
+                    pid,
+                })
+            },
+        })?;
+        self.attach(restored, cgroup)
+    }
+
+    /// A terminal must have come exactly when one was asked for.
+    fn attach(&self, restored: processes::Restored, cgroup: &Cgroup) -> Result<Restored> {
+        if restored.pty_master.is_some() == self.request.console_socket.is_some() {
+            return Ok(Restored {
+                pid: restored.pid,
+                pty_master: restored.pty_master,
+            });
+        }
+        if let Some(pid) = Pid::from_raw(restored.pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        cgroup.kill_all()?;
+        Err(Error::new(
+            ErrorKind::Criu,
+            "CRIU brought the processes back without their terminal",
+        ))
+    }
+}
+
+fn world_spec(world: &VerifiedWorld) -> Result<Spec> {
+    let part = world.manifest.part(PartKind::Spec);
+    let file = part
+        .and_then(|part| part.files.first())
+        .ok_or_else(|| Error::new(ErrorKind::CorruptWorld, "the world has no spec part"))?;
+    spec::parse(&world.read(file, spec::LIMITS.bytes)?)
+}
+
+fn resources(spec: &Spec) -> LinuxResources {
+    let linux = spec.linux().as_ref();
+    linux
+        .and_then(|linux| linux.resources().clone())
+        .unwrap_or_default()
+}
+
+/// Refuses another base image: the writable layer and the processes' mapped
+/// files make sense only over the layers they were made on.
+fn same_base(world: &Manifest, new: &Identity) -> Result<()> {
+    let was = world.base.as_ref().and_then(|base| base.chain_id.as_ref());
+    match (was, &new.chain_id) {
+        (Some(was), Some(new)) if was != new => {
+            let image = world.image.as_ref().map(|image| image.name.as_str());
+            Err(Error::new(
+                ErrorKind::ForeignWorld,
+                format!(
+                    "the world stands on the layers {was} (image {}), the new container on {new}: \
+                     make the container from the world's image",
+                    image.unwrap_or("unknown")
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A client that makes the new container from the old one's spec (`ctr c
+/// restore`) leaves the old one's cgroup in it, where the original may still
+/// live: the last step of the path then becomes the new container's id.
+fn own_cgroup_path(target: &Target, spec: &Spec, world: &Manifest) -> Result<()> {
+    let old = &world.container.id;
+    let path = runtime::cgroup_path(spec, &target.id);
+    if *old == target.id || path.file_name() != Some(Path::new(old).as_os_str()) {
+        return Ok(());
+    }
+    let mut spec = spec.clone();
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_cgroups_path(Some(path.with_file_name(&target.id)));
+    }
+    let file = target.bundle.join("config.json");
+    spec.save(&file).map_err(|error| {
+        Error::caused_by(ErrorKind::Io, format!("write {}", file.display()), error)
+    })
+}
+
+fn misfit(what: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("the new container does not fit the world: {what}"),
+    )
 }

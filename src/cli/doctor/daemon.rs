@@ -8,7 +8,7 @@ use containerd_client::services::v1::Plugin;
 
 use super::Check;
 use super::host::version_of;
-use crate::cli::containerd::Containerd;
+use crate::containerd::Containerd;
 use crate::error::Result;
 
 /// Older ones do not speak version 3 of the shim's Task service.

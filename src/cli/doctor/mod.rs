@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::containerd::Containerd;
 use super::output::{self, Format};
+use crate::containerd::Containerd;
 use crate::error::{Error, ErrorKind, Result};
 
 /// `world doctor`'s arguments.

@@ -1,0 +1,20 @@
+//! Who a container is, as containerd knows it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::ImageIdentity;
+
+/// What a world records of its container beyond what the container knows itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The image it was made from.
+    pub image: Option<ImageIdentity>,
+    /// Snapshotter of its rootfs.
+    pub snapshotter: Option<String>,
+    /// Chain id of the topmost layer below its own.
+    pub chain_id: Option<String>,
+}
