@@ -10,6 +10,8 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
+use super::cgroup_path::cgroup_path;
+use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
 /// Which container an operation is about.
@@ -35,6 +37,11 @@ impl Target {
     /// Where the rootfs is mounted.
     pub fn rootfs(&self) -> PathBuf {
         self.bundle.join("rootfs")
+    }
+
+    /// Its control groups.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::at(&cgroup_path(&self.spec()?, &self.id))
     }
 
     /// The OCI spec that containerd wrote.
@@ -75,7 +82,20 @@ pub fn create(request: &Create) -> Result<i32> {
         .with_no_pivot(request.no_pivot)
         .build()
         .map_err(|error| runtime_error("create the container", error))?;
+    restrict_devices(target).inspect_err(|_| {
+        let _ = delete(target, true);
+    })?;
     init_pid(&container)
+}
+
+/// libcontainer knows no device rules on cgroup v2 (without libbpf); ours do it.
+fn restrict_devices(target: &Target) -> Result<()> {
+    let spec = target.spec()?;
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().clone());
+    target
+        .cgroup()?
+        .restrict_devices(&resources.unwrap_or_default())
 }
 
 /// Lets the init of a created container run its program.

@@ -139,12 +139,11 @@ impl Container {
         if let Some(cgroup) = lock(&self.cgroup).clone() {
             return Ok(cgroup);
         }
-        let pid = self
-            .init
-            .pid()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| self.wrong_state("has no process yet".to_owned()))?;
-        let cgroup = Arc::new(Cgroup::of_pid(pid)?);
+        if self.init.pid().is_none() {
+            return Err(self.wrong_state("has no process yet".to_owned()));
+        }
+        // By its path: init may have moved into a cgroup of its own below it.
+        let cgroup = Arc::new(self.target.cgroup()?);
         *lock(&self.cgroup) = Some(cgroup.clone());
         Ok(cgroup)
     }

@@ -178,14 +178,11 @@ impl Tasks {
     /// Changes limits. `resources` is an OCI `linux.resources` object in JSON.
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
-        let pid = container
-            .init
-            .pid()
-            .ok_or_else(|| container.wrong_state("has no process yet".to_owned()))?;
+        let target = container.target.clone();
         let resources = serde_json::from_slice(resources).map_err(|error| {
             Error::caused_by(ErrorKind::InvalidInput, "decode the resources", error)
         })?;
-        let request = Request::Update { pid, resources };
+        let request = Request::Update { target, resources };
         helper::run(&self.reaper, &request, Streams::default())
             .await
             .map(|_| ())

@@ -60,8 +60,8 @@ pub enum Request {
     },
     /// Change resource limits.
     Update {
-        /// A process of the container.
-        pid: i32,
+        /// Which container.
+        target: runtime::Target,
         /// OCI `linux.resources` as JSON.
         resources: Box<oci_spec::runtime::LinuxResources>,
     },
@@ -263,10 +263,8 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
             runtime::unmount_rootfs(&target.rootfs())?;
             Ok(Reply::Done)
         }
-        Request::Update { pid, resources } => {
-            let pid = rustix::process::Pid::from_raw(pid)
-                .ok_or_else(|| Error::new(ErrorKind::Internal, "an update without a process"))?;
-            crate::cgroup::Cgroup::of_pid(pid)?.update(&resources)?;
+        Request::Update { target, resources } => {
+            target.cgroup()?.update(&resources)?;
             Ok(Reply::Done)
         }
     }

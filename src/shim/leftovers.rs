@@ -9,7 +9,6 @@ use containerd_shim::Flags;
 use containerd_shim::api::DeleteResponse;
 
 use super::events::timestamp;
-use crate::cgroup::Cgroup;
 use crate::error::{IoContext, Result};
 use crate::runtime::{self, Target};
 
@@ -43,10 +42,9 @@ pub fn remove(flags: &Flags) -> Result<DeleteResponse> {
 fn kill_all(target: &Target) -> Result<Option<i32>> {
     let pid = init_pid(&target.state_dir());
     // Without a state of ours the cgroup that the spec names may be another's.
-    let (Some(_), Ok(spec)) = (pid, target.spec()) else {
+    let (Some(_), Ok(cgroup)) = (pid, target.cgroup()) else {
         return Ok(pid);
     };
-    let cgroup = Cgroup::at(&runtime::cgroup_path(&spec, &target.id))?;
     if cgroup.exists() {
         cgroup.freezer()?.thaw()?;
         cgroup.kill_all()?;

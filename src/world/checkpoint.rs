@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
-use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -26,7 +25,7 @@ use super::manifest::{
 };
 use super::policy::Policy;
 use super::processes::{self, DumpRequest, ProcessesDumped};
-use super::rootfs::{self, RootfsMount, SnapshotMount, Upper};
+use super::rootfs::{self, RootfsMount, Upper};
 use super::secrets::Redactor;
 use super::{env, spec};
 use crate::cgroup::{Cgroup, Frozen};
@@ -154,9 +153,7 @@ impl<'a> Plan<'a> {
         let spec = request.target.spec()?;
         let annotations = spec.annotations().clone().unwrap_or_default();
         let policy = Policy::new(&annotations, &config)?;
-        let mount = RootfsMount::parse(&snapshot_mounts(&request.rootfs))?;
-        let pid = Pid::from_raw(request.pid)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a checkpoint without a process"))?;
+        let mount = RootfsMount::parse(&request.rootfs)?;
         let work_dir = match &request.wishes.work_path {
             Some(path) => path.clone(),
             None => request.target.state_root().join("checkpoint"),
@@ -166,7 +163,7 @@ impl<'a> Plan<'a> {
             criu: Criu::find(Some(&config.criu.path))?,
             upper: mount.upper()?,
             base: base_of(&mount),
-            cgroup: Cgroup::of_pid(pid)?,
+            cgroup: request.target.cgroup()?,
             request,
             config,
             policy,
@@ -377,17 +374,6 @@ impl Standing {
             tracing::warn!("after a failed checkpoint: {error}");
         }
     }
-}
-
-/// containerd's mounts, for [`RootfsMount::parse`].
-pub(super) fn snapshot_mounts(mounts: &[RootfsMountRequest]) -> Vec<SnapshotMount> {
-    let mounts = mounts.iter().map(|mount| SnapshotMount {
-        kind: mount.kind.clone(),
-        source: mount.source.clone(),
-        target: mount.target.clone(),
-        options: mount.options.clone(),
-    });
-    mounts.collect()
 }
 
 fn base_of(mount: &RootfsMount) -> Option<BaseLayers> {

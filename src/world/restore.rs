@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{ROOTFS_FILE, snapshot_mounts};
+use super::checkpoint::ROOTFS_FILE;
 use super::config::Config;
 use super::file_name::FileName;
 use super::host::HostFacts;
@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
         let annotations = spec.annotations().clone().unwrap_or_default();
         Ok(Plan {
             policy: Policy::new(&annotations, &config)?,
-            mount: RootfsMount::parse(&snapshot_mounts(&request.rootfs))?,
+            mount: RootfsMount::parse(&request.rootfs)?,
             request,
             config,
             criu,
