@@ -10,6 +10,8 @@ use containerd_shim::protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart,
 };
 
+use oci_spec::runtime::Spec;
+
 use super::console::ConsoleSocket;
 use super::container::Container;
 use super::events::timestamp;
@@ -21,6 +23,8 @@ use super::tasks::Tasks;
 use super::{oom, options};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::{self, RootfsMountRequest, STATE_DIR, Target};
+use crate::world::config::Config;
+use crate::world::policy::{PREFIX, Policy};
 use crate::world::restore;
 
 /// How long init's exit event waits for those of its execs.
@@ -42,6 +46,7 @@ impl Tasks {
             bundle: PathBuf::from(&request.bundle),
         };
         let spec = target.spec()?;
+        check_annotations(&spec)?;
         let rootfs: Vec<_> = request.rootfs.iter().map(mount_request).collect();
         let stdio = Stdio::new(
             &request.stdin,
@@ -382,6 +387,15 @@ impl Tasks {
             log::warn!("clean up after a failed create: {error}");
         }
     }
+}
+
+/// A misspelt annotation of ours shows now, not when a state is at stake.
+fn check_annotations(spec: &Spec) -> Result<()> {
+    let annotations = spec.annotations().clone().unwrap_or_default();
+    if annotations.keys().any(|name| name.starts_with(PREFIX)) {
+        Policy::new(&annotations, &Config::default())?;
+    }
+    Ok(())
 }
 
 fn exit_of(process: &Process) -> Exit {

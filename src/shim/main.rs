@@ -1,6 +1,7 @@
 //! `containerd-shim-world-v1`: started by containerd, and by itself as a helper.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use worldshim::shim::{RUNTIME, WorldShim, helper};
 
@@ -11,9 +12,20 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(helper::main());
     }
+    if std::env::args()
+        .skip(1)
+        .any(|arg| ["-v", "-version", "--version"].contains(&arg.as_str()))
+    {
+        println!("containerd-shim-world-v1:");
+        println!("  Version:  {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     // One thread: the shim waits most of the time, and forks only from here.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // What blocks is rare and short: its threads need not wait for more.
+        .thread_keep_alive(Duration::from_millis(100))
+        .max_blocking_threads(4)
         .build();
     match runtime {
         Ok(runtime) => {

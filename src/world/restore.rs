@@ -28,6 +28,7 @@ use super::verify::{VerifiedWorld, verify};
 use crate::cgroup::Cgroup;
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::hooks;
 use crate::runtime::{self, Adopt, RootfsMountRequest, Target};
 
 /// What a restore needs.
@@ -203,28 +204,35 @@ impl<'a> Plan<'a> {
                 runtime::adopt(&Adopt {
                     target: target.clone(),
                     pid,
-                })
+                })?;
+                hooks::oci::before_it_runs(target, &self.spec)
             },
         })?;
         self.attach(restored, cgroup)
     }
 
-    /// A terminal must have come exactly when one was asked for.
+    /// A terminal must have come exactly when one was asked for, and the hooks
+    /// must agree; else nothing is left running.
     fn attach(&self, restored: processes::Restored, cgroup: &Cgroup) -> Result<Restored> {
-        if restored.pty_master.is_some() == self.request.console_socket.is_some() {
+        let target = &self.request.target;
+        let fault = match restored.pty_master.is_some() == self.request.console_socket.is_some() {
+            true => hooks::oci::when_it_runs(target, &self.spec).err(),
+            false => Some(Error::new(
+                ErrorKind::Criu,
+                "CRIU brought the processes back without their terminal",
+            )),
+        };
+        let Some(fault) = fault else {
             return Ok(Restored {
                 pid: restored.pid,
                 pty_master: restored.pty_master,
             });
-        }
+        };
         if let Some(pid) = Pid::from_raw(restored.pid) {
             let _ = kill_process(pid, Signal::KILL);
         }
         cgroup.kill_all()?;
-        Err(Error::new(
-            ErrorKind::Criu,
-            "CRIU brought the processes back without their terminal",
-        ))
+        Err(fault)
     }
 }
 
