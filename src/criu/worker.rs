@@ -106,9 +106,7 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr.try_clone().context(|| "duplicate a descriptor")?);
-        command
-            .fd_mappings(mappings)
-            .map_err(|_| Error::new(ErrorKind::Internal, "two descriptors of one number"))?;
+        // Before the mappings, whose numbers may be those of the cgroup files.
         let setup = ChildSetup {
             dies_with_parent: launch.dies_with_us,
             new_session: true,
@@ -116,6 +114,9 @@ impl Worker {
             new_cgroup_namespace: launch.new_cgroup_namespace,
         };
         crate::sys::set_up_child(&mut command, setup);
+        command
+            .fd_mappings(mappings)
+            .map_err(|_| Error::new(ErrorKind::Internal, "two descriptors of one number"))?;
         let child = command
             .spawn()
             .context(|| format!("start {}", program.display()))?;
