@@ -22,19 +22,17 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::world::identity::Identity;
 use crate::world::manifest::ImageIdentity;
 
-/// How long containerd may take to answer one question.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A connection to a running containerd.
 pub struct Containerd {
     socket: PathBuf,
     runtime: Runtime,
     channel: Channel,
+    patience: Duration,
 }
 
 impl Containerd {
-    /// Connects; fails with [`ErrorKind::Unavailable`] when nobody answers.
-    pub fn connect(socket: &Path) -> Result<Containerd> {
+    /// Connects; each answer may take `patience`. Fails with [`ErrorKind::Unavailable`] when nobody answers.
+    pub fn connect(socket: &Path, patience: Duration) -> Result<Containerd> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -49,9 +47,9 @@ impl Containerd {
         })?;
         let channel = runtime
             .block_on(async {
-                tokio::time::timeout(ANSWER_TIMEOUT, containerd_client::connect(socket)).await
+                tokio::time::timeout(patience, containerd_client::connect(socket)).await
             })
-            .map_err(|_| silent(socket))?
+            .map_err(|_| silent(socket, patience))?
             .map_err(|error| {
                 Error::caused_by(
                     ErrorKind::Unavailable,
@@ -63,6 +61,7 @@ impl Containerd {
             socket: socket.to_owned(),
             runtime,
             channel,
+            patience,
         })
     }
 
@@ -147,8 +146,8 @@ impl Containerd {
 
     fn ask<T>(&self, what: &str, question: impl Future<Output = Answer<T>>) -> Result<T> {
         self.runtime
-            .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, question).await })
-            .map_err(|_| silent(&self.socket))?
+            .block_on(async { tokio::time::timeout(self.patience, question).await })
+            .map_err(|_| silent(&self.socket, self.patience))?
             .map(|answer| answer.into_inner())
             .map_err(|status| {
                 let kind = match status.code() {
@@ -174,11 +173,11 @@ fn within<T>(namespace: &str, request: T) -> Result<Request<T>> {
 type Answer<T> =
     std::result::Result<containerd_client::tonic::Response<T>, containerd_client::tonic::Status>;
 
-fn silent(socket: &Path) -> Error {
+fn silent(socket: &Path, patience: Duration) -> Error {
     Error::new(
         ErrorKind::Timeout,
         format!(
-            "containerd at {} does not answer within {ANSWER_TIMEOUT:?}",
+            "containerd at {} does not answer within {patience:?}",
             socket.display()
         ),
     )

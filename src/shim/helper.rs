@@ -11,7 +11,9 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use super::reaper::{Exit, ExitReceiver, Reaper};
 use crate::containerd::Containerd;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime;
+use crate::world::identity::Identity;
 use crate::world::{checkpoint, restore};
 
 /// First argument of the shim's binary when it is to be a helper.
@@ -245,7 +248,7 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
         Request::Prepare(restore) => {
             let id = restore.target.id.clone();
             restore::prepare(&restore, || {
-                Containerd::connect(&restore.containerd)?.identity(&restore.namespace, &id)
+                identity(&restore.containerd, &restore.namespace, &id)
             })?;
             Ok(Reply::Done)
         }
@@ -253,8 +256,7 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
         Request::Restore(request) => bring_back(&request).map(Reply::Process),
         Request::Exec(exec) => runtime::exec(&exec).map(Reply::Process),
         Request::Checkpoint(request) => checkpoint::checkpoint(&request, || {
-            Containerd::connect(&request.containerd)?
-                .identity(&request.namespace, &request.target.id)
+            identity(&request.containerd, &request.namespace, &request.target.id)
         })
         .map(Reply::Checkpointed),
         Request::Delete { target, force } => {
@@ -268,6 +270,12 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
             Ok(Reply::Done)
         }
     }
+}
+
+/// Asks containerd who a container is. It is busy with this very call, maybe
+/// on a slow machine: it may take its time.
+fn identity(socket: &Path, namespace: &str, id: &str) -> Result<Identity> {
+    Containerd::connect(socket, Duration::from_secs(30))?.identity(namespace, id)
 }
 
 fn bring_back(request: &restore::Request) -> Result<i32> {

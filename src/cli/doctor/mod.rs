@@ -13,6 +13,7 @@ mod registration;
 mod shim;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -103,7 +104,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
 fn all_checks(args: &Args) -> Vec<Check> {
     // CRIU probes the kernel for a few hundred milliseconds: meanwhile, the rest.
     let criu = std::thread::spawn(criu::checks);
-    let containerd = Containerd::connect(&args.address);
+    let containerd = Containerd::connect(&args.address, Duration::from_secs(1));
     let home = daemon::Home::of(containerd.as_ref().ok());
     let mut checks = vec![host::root(), host::kernel()];
     checks.extend(host::kernel_features());
