@@ -210,7 +210,7 @@ impl WorldDirWriter {
         }
         if let Err(error) = cleared {
             let path = self.path.display();
-            tracing::warn!("an unfinished checkpoint stays in {path}: {error}");
+            log::warn!("an unfinished checkpoint stays in {path}: {error}");
         }
     }
 }

@@ -35,7 +35,7 @@ const MAX_ENVIRON: u64 = 8 << 20;
 
 /// What `env.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvPart {
     /// Capability sets, 16 hexadecimal digits each, as in `/proc/PID/status`.
     pub capabilities: Capabilities,
@@ -69,7 +69,7 @@ pub struct EnvPart {
 
 /// One entry of an environment, in its order; names may occur twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
     /// What stands before the first `=`; the whole entry where there is none.
     pub name: RawText,
@@ -79,7 +79,7 @@ pub struct EnvVar {
 
 /// The four ids of a kind that a process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ids {
     /// Effective.
     pub effective: u32,
@@ -93,7 +93,7 @@ pub struct Ids {
 
 /// Capability sets of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Capabilities {
     /// `CapAmb`.
     pub ambient: String,
@@ -109,7 +109,7 @@ pub struct Capabilities {
 
 /// A resource limit in the unit of its kind; none is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limit {
     /// Hard limit.
     pub hard: Option<u64>,

@@ -22,7 +22,7 @@ pub enum CgroupMode {
 
 /// Facts about a host that decide whether a world fits it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostFacts {
     /// Machine as `uname -m` says it, for example `x86_64`.
     pub arch: String,

@@ -10,14 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checksum;
 use super::digest::Digest;
 use super::file_name::FileName;
 use super::host::HostFacts;
 use super::json;
+use super::processes::DumpParameters;
 use crate::{Error, ErrorKind, Result};
 
 /// Name of the manifest in a world directory.
@@ -42,19 +43,19 @@ pub const MAX_ENTRIES: usize = 65_536;
 
 /// What `world.json` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Manifest {
     /// The layers below the container's own, where the root is an overlay.
     pub base: Option<BaseLayers>,
-    /// Digest of the file itself, see [`sealed`]. Whatever a writer puts here is replaced.
+    /// Digest of the file itself, see [`checksum`]. Whatever a writer puts here is replaced.
     pub checksum: Digest,
     /// Whose world it is.
     pub container: ContainerIdentity,
     /// When the world was made, UTC.
     #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,
-    /// How CRIU was called, to be replayed at restore; see [`Manifest::dump_as`].
-    pub dump: serde_json::Value,
+    /// What a restore has to replay of the dump.
+    pub dump: DumpParameters,
     /// [`FORMAT`] of the writer.
     pub format: u32,
     /// Where the world was made.
@@ -75,7 +76,7 @@ pub struct Manifest {
 
 /// A container as containerd knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ContainerIdentity {
     /// Container id.
     pub id: String,
@@ -89,7 +90,7 @@ pub struct ContainerIdentity {
 
 /// The image a container was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageIdentity {
     /// Digest of its manifest or index, where known (`sha256:...`).
     pub digest: Option<String>,
@@ -99,7 +100,7 @@ pub struct ImageIdentity {
 
 /// What the rootfs part stands on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaseLayers {
     /// Chain id of the topmost layer below the container's own, where known.
     pub chain_id: Option<String>,
@@ -137,7 +138,7 @@ impl PartKind {
 
 /// One part of a world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Part {
     /// Its files.
     pub files: Vec<PartFile>,
@@ -165,7 +166,7 @@ impl Part {
 
 /// One file of a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PartFile {
     /// Its name in the world directory.
     pub name: FileName,
@@ -177,7 +178,7 @@ pub struct PartFile {
 
 /// A process that ran in the container and is not part of the world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OmittedProcess {
     /// Its name (`comm`). Its arguments are not recorded: they may hold credentials.
     pub command: String,
@@ -189,7 +190,7 @@ pub struct OmittedProcess {
 
 /// Something that was replaced by a marker. The value itself is nowhere in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Redaction {
     /// Name of the variable, argument, annotation or label.
     pub name: String,
@@ -199,7 +200,7 @@ pub struct Redaction {
 
 /// Durations in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Times {
     /// From the request to freeze until nothing needed the container frozen any more.
     pub frozen_ns: u64,
@@ -249,7 +250,7 @@ impl Manifest {
         }
         manifest.redacted.sort();
         manifest.redacted.dedup();
-        let bytes = sealed(json::to_bytes(&manifest)?)?;
+        let bytes = checksum::sealed(json::to_bytes(&manifest)?)?;
         Manifest::parse(&bytes)?;
         Ok(bytes)
     }
@@ -279,13 +280,6 @@ impl Manifest {
         self.files().map(|file| file.size).sum()
     }
 
-    /// The dump parameters as the type that its writer defines.
-    pub fn dump_as<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_path_to_error::deserialize(&self.dump).map_err(|error| {
-            corrupt(format!("dump.{}: {}", error.path(), error.inner())).within(MANIFEST_NAME)
-        })
-    }
-
     /// Everything that serde's types do not say.
     fn check(&self) -> Result<()> {
         if self.format == 0 {
@@ -307,11 +301,18 @@ impl Manifest {
             ("omitted", self.omitted.len(), MAX_ENTRIES),
             ("container.labels", self.container.labels.len(), MAX_ENTRIES),
             (
-                "host.cpu_features",
+                "host.cpuFeatures",
                 self.host.cpu_features.len(),
                 MAX_ENTRIES,
             ),
-            ("times.parts_ns", self.times.parts_ns.len(), MAX_PARTS),
+            (
+                "dump.externalMounts",
+                self.dump.external_mounts.len(),
+                MAX_ENTRIES,
+            ),
+            ("dump.namespaces", self.dump.namespaces.len(), MAX_PARTS),
+            ("dump.stdio", self.dump.stdio.len(), MAX_PARTS),
+            ("times.partsNs", self.times.parts_ns.len(), MAX_PARTS),
         ];
         match counts.iter().find(|(_, count, most)| count > most) {
             Some((what, count, most)) => Err(corrupt(format!(
@@ -357,44 +358,10 @@ impl Manifest {
     }
 }
 
-/// Puts the checksum into a manifest whose checksum is all zeros: the SHA-256 of the very bytes
-/// given. Nothing else in a world vouches for `world.json`.
-pub fn sealed(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
-    let place = place_of(Digest::default(), &bytes)?;
-    let checksum = Digest::of(&bytes).to_string();
-    bytes[place..place + checksum.len()].copy_from_slice(checksum.as_bytes());
-    Ok(bytes)
-}
-
-/// Where in a manifest its checksum stands.
-fn place_of(checksum: Digest, bytes: &[u8]) -> Result<usize> {
-    let text = format!("\"{checksum}\"");
-    let mut places = memchr::memmem::find_iter(bytes, &text);
-    match (places.next(), places.next()) {
-        (Some(place), None) => Ok(place + 1),
-        _ => Err(corrupt("checksum: must occur exactly once".into())),
-    }
-}
-
-fn check_checksum(checksum: Digest, bytes: &[u8]) -> Result<()> {
-    let place = place_of(checksum, bytes)?;
-    let mut blank = bytes.to_vec();
-    let zeros = Digest::default().to_string();
-    blank[place..place + zeros.len()].copy_from_slice(zeros.as_bytes());
-    match Digest::of(&blank) == checksum {
-        true => Ok(()),
-        false => Err(corrupt(
-            "checksum: does not match, so it is damaged or was edited: fetch the world again or \
-             take another checkpoint"
-                .into(),
-        )),
-    }
-}
-
 fn check_header(bytes: &[u8]) -> Result<()> {
     let header: Header = json::parse_checked(bytes)?;
     if let Some(checksum) = header.checksum {
-        check_checksum(checksum, bytes)?;
+        checksum::check(checksum, bytes)?;
     }
     if header.format <= u64::from(FORMAT) {
         return Ok(());

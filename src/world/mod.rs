@@ -1,6 +1,7 @@
 //! What a world is: capture, verify, bring back.
 
 pub mod checkpoint;
+pub mod checksum;
 pub mod config;
 pub mod credential;
 pub mod digest;

@@ -9,24 +9,12 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::config::Config;
+pub use super::processes::TcpPolicy;
 use crate::{Error, ErrorKind, Result};
 
 /// Prefix of our annotations.
 pub const PREFIX: &str = "dev.worldshim.";
-
-/// What becomes of established TCP connections to outside of the container.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TcpPolicy {
-    /// They are closed at restore: the program sees a broken connection.
-    #[default]
-    Close,
-    /// They are restored as they were; the addresses must be the container's own.
-    Established,
-}
 
 /// What shall happen at a checkpoint or a restore of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]

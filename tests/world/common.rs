@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use worldshim::world::checksum::sealed;
 use worldshim::world::digest::Digest;
 use worldshim::world::directory::WorldDirWriter;
 use worldshim::world::follow::ImageHasher;
@@ -32,7 +33,19 @@ pub fn manifest(host: &HostFacts) -> Manifest {
             runtime: "io.containerd.world.v1".into(),
         },
         created: OffsetDateTime::from_unix_timestamp_nanos(1_764_000_000_123_456_789).unwrap(),
-        dump: serde_json::json!({"tcp": "close", "external": ["mnt[/etc/hosts]:/etc/hosts"]}),
+        dump: serde_json::from_value(serde_json::json!({
+            "externalMounts": [
+                {"point": "/etc/hosts", "purpose": "bind", "destination": "/etc/hosts", "below": ""}
+            ],
+            "externalUnix": false,
+            "fileLocks": true,
+            "hostname": "counter",
+            "namespaces": [{"inode": 4026532001u32, "kind": "net", "place": "own"}],
+            "stdio": [{"fd": 1, "key": "pipe:[4711]"}],
+            "tcp": {"inside": 2, "outside": 1},
+            "terminal": false
+        }))
+        .unwrap(),
         format: FORMAT,
         host: host.clone(),
         image: Some(ImageIdentity {

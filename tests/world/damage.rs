@@ -198,7 +198,7 @@ fn manifests_that_lie_are_found() {
             m["host"]["arch"] = "riscv64".into()
         }),
         (ForeignWorld, "avx1024", |m| {
-            m["host"]["cpu_features"]
+            m["host"]["cpuFeatures"]
                 .as_array_mut()
                 .unwrap()
                 .push("avx1024".into());
@@ -234,7 +234,7 @@ fn manifests_that_lie_are_found() {
             drop(m["parts"].as_array_mut().unwrap().remove(0))
         }),
         (CorruptWorld, "nested deeper", |m| {
-            m["dump"] = (0..100).fold(Value::Null, |inner, _| serde_json::json!([inner]));
+            m["container"] = (0..100).fold(Value::Null, |inner, _| serde_json::json!([inner]));
         }),
     ];
     for (kind, words, change) in cases {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Spec;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::LinkNameSpaceType;
+use serde::{Deserialize, Serialize};
 
 use super::dump::{LOG_LEVEL, open_directory};
 use super::external_mounts::{Sources, refuse_new_binds};
@@ -23,7 +24,8 @@ const LOG: &str = "restore.log";
 const FIRST_FD: i32 = 10;
 
 /// What becomes of TCP connections that led out of the container.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TcpPolicy {
     /// Closed: the processes see the connection end.
     #[default]
