@@ -45,7 +45,10 @@ fn main() {
 
 fn small_things() {
     let config = SecretsConfig::default();
-    report("compile the secrets' rules", median(|| time(|| drop(Rules::new(&config).unwrap()))));
+    report(
+        "compile the secrets' rules",
+        median(|| time(|| drop(Rules::new(&config).unwrap()))),
+    );
     let pid = std::process::id() as i32;
     let spec = Default::default();
     let gather = || drop(EnvPart::gather(pid, &spec).unwrap());
@@ -54,7 +57,10 @@ fn small_things() {
     let rules = Rules::new(&config).unwrap();
     let mut redactor = Redactor::with_key(rules, FingerprintKey::from_bytes([0; 32]));
     report("redact it", median(|| time(|| part.redact(&mut redactor))));
-    report("gather the host's facts", median(|| time(|| drop(HostFacts::gather(None).unwrap()))));
+    report(
+        "gather the host's facts",
+        median(|| time(|| drop(HostFacts::gather(None).unwrap()))),
+    );
 }
 
 fn write_pages(path: &Path, memory: &[u8]) -> Duration {
@@ -66,7 +72,9 @@ fn write_pages(path: &Path, memory: &[u8]) -> Duration {
 /// Writes as CRIU does: appends in pieces.
 fn append(path: &Path, memory: &[u8]) {
     let mut file = std::fs::File::create(path).unwrap();
-    memory.chunks(MIB / 2).for_each(|piece| file.write_all(piece).unwrap());
+    memory
+        .chunks(MIB / 2)
+        .for_each(|piece| file.write_all(piece).unwrap());
 }
 
 /// Returns how long the writing took, and how long after it the hashes were there.

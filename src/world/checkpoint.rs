@@ -292,9 +292,7 @@ impl<'a> Plan<'a> {
             chain_id,
         } = captured.identity;
         redactor.map("container.labels", &mut labels);
-        let dump = serde_json::to_value(&captured.dumped.parameters).map_err(|error| {
-            Error::caused_by(ErrorKind::Internal, "encode the dump's parameters", error)
-        })?;
+        let omitted = self.omitted(&captured.dumped);
         Ok(Manifest {
             base: self.base.clone().map(|base| BaseLayers {
                 chain_id,
@@ -309,12 +307,12 @@ impl<'a> Plan<'a> {
                 runtime: self.request.runtime.clone(),
             },
             created: OffsetDateTime::now_utc(),
-            dump,
+            dump: captured.dumped.parameters,
             format: FORMAT,
             host: captured.host,
             image,
             kind: KIND.to_owned(),
-            omitted: self.omitted(&captured.dumped),
+            omitted,
             parts,
             redacted: redactor.found(),
             times,

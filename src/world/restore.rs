@@ -20,8 +20,8 @@ use super::file_name::FileName;
 use super::host::HostFacts;
 use super::identity::Identity;
 use super::manifest::{Manifest, PartKind};
-use super::policy::{Policy, TcpPolicy};
-use super::processes::{self, DumpParameters, RestoreRequest, RestoredStdio};
+use super::policy::Policy;
+use super::processes::{self, RestoreRequest, RestoredStdio};
 use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
 use super::spec;
 use super::verify::{VerifiedWorld, verify};
@@ -63,7 +63,6 @@ struct Plan<'a> {
     policy: Policy,
     criu: Criu,
     world: VerifiedWorld,
-    parameters: DumpParameters,
     spec: Spec,
     mount: RootfsMount,
 }
@@ -99,7 +98,6 @@ impl<'a> Plan<'a> {
         for warning in &world.warnings {
             tracing::warn!("{warning}");
         }
-        let parameters = world.manifest.dump_as()?;
         let spec = request.target.spec()?;
         spec::compatible(&world_spec(&world)?, &spec)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
@@ -110,7 +108,6 @@ impl<'a> Plan<'a> {
             config,
             criu,
             world,
-            parameters,
             spec,
         })
     }
@@ -183,7 +180,7 @@ impl<'a> Plan<'a> {
         let restored = processes::restore(&mut RestoreRequest {
             criu: &self.criu,
             spec: &self.spec,
-            parameters: &self.parameters,
+            parameters: &self.world.manifest.dump,
             bundle: &target.bundle,
             rootfs: &target.rootfs(),
             images_dir: &self.request.world,
@@ -193,10 +190,7 @@ impl<'a> Plan<'a> {
                 true => RestoredStdio::Terminal,
                 false => RestoredStdio::Streams(streams),
             },
-            tcp: match self.policy.tcp {
-                TcpPolicy::Close => processes::TcpPolicy::Close,
-                TcpPolicy::Established => processes::TcpPolicy::Established,
-            },
+            tcp: self.policy.tcp,
             lsm_profile: None,
             timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
             cancel: None,
