@@ -30,8 +30,7 @@ pub fn bring_back<R: Read + Seek>(
     expected: Option<&Totals>,
 ) -> Result<Totals> {
     verify(&mut tar, upper.layering(), policy, expected)?;
-    let at = || format!("clear {}", upper.path().display());
-    clear(reopen_dir(upper.dir()).context(at)?).map_err(|error| error.within(at()))?;
+    clear(upper).map_err(|error| error.within(format!("clear {}", upper.path().display())))?;
     let mut reader = Reader::new(tar)?;
     let mut apply = Apply {
         upper,
@@ -53,17 +52,12 @@ pub fn bring_back<R: Read + Seek>(
     Ok(reader.totals())
 }
 
-/// Removes all that is in a directory, without following a link or entering
-/// another mount, and the directory's own attributes.
-fn clear(root: OwnedFd) -> Result<()> {
+/// Removes all that is in the layer, without following a link or entering
+/// another mount, and its root's attributes.
+fn clear(upper: &Upper) -> Result<()> {
+    let root = reopen_dir(upper.dir()).context(|| "open")?;
     for (name, _) in xattrs::read(Holder::Open(root.as_fd())).context(|| "read attributes")? {
-        // What ties the upper to its lower layers, and what belongs to the host, stays.
-        let ties = [
-            &b".overlay.origin"[..],
-            b".overlay.uuid",
-            b".overlay.impure",
-        ];
-        if !ties.iter().any(|tie| name.ends_with(tie)) && !name.starts_with(b"security.selinux") {
+        if !belongs_to_the_host(upper.layering(), &name) {
             xattrs::remove(root.as_fd(), &name)
                 .context(|| format!("remove the attribute {}", name.escape_ascii()))?;
         }
@@ -93,6 +87,15 @@ fn clear(root: OwnedFd) -> Result<()> {
         frames.push((inner, Some(name), None));
     }
     Ok(())
+}
+
+/// Whether an attribute of the root says what it is to this host: how the
+/// upper is tied to its lower layers, and its security label.
+fn belongs_to_the_host(layering: Layering, name: &[u8]) -> bool {
+    match layering.private_name(name) {
+        Some(private) => matches!(private, b"origin" | b"uuid" | b"impure"),
+        None => name == b"security.selinux",
+    }
 }
 
 /// Removes what is not a directory; `false` if it is one.

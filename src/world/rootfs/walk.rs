@@ -15,6 +15,12 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxAttributes, StatxFlags, statx};
 use std::collections::HashMap;
 
+/// Flags on an inode that no archive keeps. Those that a container sets
+/// through an overlay are not on the inode, but in an attribute.
+const FLAGS: StatxAttributes = StatxAttributes::IMMUTABLE
+    .union(StatxAttributes::APPEND)
+    .union(StatxAttributes::VERITY);
+
 /// A walk through one layer.
 pub(super) struct Walk<'u> {
     upper: &'u Upper,
@@ -90,6 +96,12 @@ impl<'u> Walk<'u> {
             stat(dir, name, AtFlags::SYMLINK_NOFOLLOW).context(|| self.at(&path, "look at"))?;
         if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(obstacle(&path, "something is mounted there"));
+        }
+        if stat.stx_attributes.intersects(FLAGS) {
+            return Err(obstacle(
+                &path,
+                "it is immutable, append-only or verity-protected (see lsattr), which a tar cannot say",
+            ));
         }
         let device = Device {
             major: stat.stx_rdev_major,
