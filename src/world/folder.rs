@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::file_name::FileName;
 use crate::error::IoContext;
@@ -17,7 +18,7 @@ use crate::{Error, ErrorKind, Result};
 pub const MAX_ENTRIES: usize = super::manifest::MAX_FILES + 64;
 
 /// What tells whether a file is still the same: any write changes the ctime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Size in bytes.
     pub size: u64,

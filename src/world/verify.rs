@@ -14,8 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
-use super::digest::{hash_file, on_all_cores};
+use super::digest::{Digest, hash_file, on_all_cores};
 use super::directory::TOLERATED;
 use super::file_name::FileName;
 use super::folder::{self, Entry, Stamp};
@@ -23,6 +24,10 @@ use super::host::HostFacts;
 use super::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
+
+/// What was verified once, for [`verify_again`] in another process of this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified(BTreeMap<FileName, (Stamp, Digest)>);
 
 /// A world whose every byte was checked.
 #[derive(Debug)]
@@ -45,6 +50,15 @@ impl VerifiedWorld {
     /// The open directory, for CRIU's `images_dir_fd`.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// What [`verify_again`] needs to know in order not to hash everything a second time.
+    pub fn verified(&self) -> Verified {
+        let known = self.manifest.files().filter_map(|file| {
+            let stamp = self.stamps.get(&file.name)?;
+            Some((file.name.clone(), (*stamp, file.sha256)))
+        });
+        Verified(known.collect())
     }
 
     /// Opens a file that was verified; fails where it has changed since.
@@ -86,10 +100,16 @@ impl VerifiedWorld {
 /// [`ErrorKind::NotFound`] where there is no directory, [`ErrorKind::CorruptWorld`] where it is
 /// damaged or hostile, [`ErrorKind::ForeignWorld`] where it is whole and does not suit.
 pub fn verify(path: &Path, host: &HostFacts) -> Result<VerifiedWorld> {
+    verify_again(path, host, &Verified::default())
+}
+
+/// Like [`verify`], but without hashing the files that are the same as when `known` was
+/// taken. What has changed since is hashed.
+pub fn verify_again(path: &Path, host: &HostFacts, known: &Verified) -> Result<VerifiedWorld> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(path, flags, Mode::empty())
         .context(|| format!("open the world directory {}", path.display()))?;
-    let checked = check_all(dir.as_fd(), host);
+    let checked = check_all(dir.as_fd(), host, known);
     let (manifest, warnings, stamps) =
         checked.map_err(|error| error.within(format!("world {}", path.display())))?;
     Ok(VerifiedWorld {
@@ -103,12 +123,12 @@ pub fn verify(path: &Path, host: &HostFacts) -> Result<VerifiedWorld> {
 
 type Checked = (Manifest, Vec<String>, BTreeMap<FileName, Stamp>);
 
-fn check_all(dir: BorrowedFd, host: &HostFacts) -> Result<Checked> {
+fn check_all(dir: BorrowedFd, host: &HostFacts, known: &Verified) -> Result<Checked> {
     let entries = folder::list(dir)?;
     let manifest = read_manifest(dir, &entries)?;
     let warnings = suits(&manifest.host, host)?;
     let stamps = check_sizes(&manifest, &entries)?;
-    check_digests(dir, &manifest, &stamps)?;
+    check_digests(dir, &manifest, &stamps, known)?;
     Ok((manifest, warnings, stamps))
 }
 
@@ -249,8 +269,13 @@ fn check_digests(
     dir: BorrowedFd,
     manifest: &Manifest,
     stamps: &BTreeMap<FileName, Stamp>,
+    known: &Verified,
 ) -> Result<()> {
-    let mut files: Vec<_> = manifest.files().collect();
+    let is_known = |file: &PartFile| {
+        let now = stamps.get(&file.name).map(|stamp| (*stamp, file.sha256));
+        now.as_ref() == known.0.get(&file.name) && now.is_some()
+    };
+    let mut files: Vec<_> = manifest.files().filter(|file| !is_known(file)).collect();
     // The big ones first, so that the cores end together.
     files.sort_by_key(|file| std::cmp::Reverse(file.size));
     on_all_cores(&files, |file| {

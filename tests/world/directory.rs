@@ -7,7 +7,7 @@ use worldshim::world::digest::Digest;
 use worldshim::world::directory::{WorldDirWriter, remove_unfinished};
 use worldshim::world::follow::ImageHasher;
 use worldshim::world::manifest::{Part, PartKind};
-use worldshim::world::verify::verify;
+use worldshim::world::verify::{Verified, verify, verify_again};
 
 use crate::common::{self, world};
 
@@ -258,4 +258,43 @@ fn a_world_that_is_not_there_is_not_found() {
     let (_temp, path, host) = world();
     let error = verify(&path.join("nothing"), &host).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// A restore verifies in Create and again, in another process, in Start.
+#[test]
+fn a_second_verification_trusts_only_what_is_the_same() {
+    let (_temp, path, host) = world();
+    let known = verify(&path, &host).unwrap().verified();
+    let told = serde_json::to_string(&known).unwrap();
+    let known: Verified = serde_json::from_str(&told).unwrap();
+    verify_again(&path, &host, &known).unwrap();
+
+    // The same bytes in a new file are looked at again, other bytes are found.
+    let pages = path.join("pages-1.img");
+    let copy = path.with_extension("copy");
+    std::fs::copy(&pages, &copy).unwrap();
+    std::fs::rename(&copy, &pages).unwrap();
+    verify_again(&path, &host, &known).unwrap();
+    let mut bytes = std::fs::read(&pages).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&pages, bytes).unwrap();
+    let error = verify_again(&path, &host, &known).unwrap_err();
+    assert!(
+        error.to_string().contains("pages-1.img is damaged"),
+        "{error}"
+    );
+}
+
+/// Known files do not help a manifest that was exchanged for another.
+#[test]
+fn a_second_verification_does_not_trust_another_manifest() {
+    let (_temp, path, host) = world();
+    let known = verify(&path, &host).unwrap().verified();
+    let manifest = path.join("world.json");
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    value["parts"][0]["files"][0]["sha256"] = Digest::of(b"else").to_string().into();
+    std::fs::write(&manifest, common::resealed(value)).unwrap();
+    let error = verify_again(&path, &host, &known).unwrap_err();
+    assert!(error.to_string().contains("env.json is damaged"), "{error}");
 }

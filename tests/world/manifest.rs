@@ -413,3 +413,17 @@ fn a_newer_format_says_what_it_needs_whatever_else_it_has() {
     });
     assert!(!error.to_string().contains('\u{1b}'), "{error}");
 }
+
+/// `docs/format.md` shows the golden manifest and lists the built-in rules.
+#[test]
+fn the_document_says_what_the_code_does() {
+    use worldshim::world::credential::{DENY_NAMES, HARMLESS_NAMES, TOKEN_PREFIXES};
+    let document = include_str!("../../docs/format.md");
+    let (_, example) = document.split_once("```json\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert_eq!(example.as_bytes(), GOLDEN);
+    let prefixes = TOKEN_PREFIXES.iter().map(|(prefix, _)| *prefix);
+    for rule in DENY_NAMES.into_iter().chain(HARMLESS_NAMES).chain(prefixes) {
+        assert!(document.contains(&format!("`{rule}`")), "{rule} is missing");
+    }
+}
