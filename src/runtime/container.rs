@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
 use super::cgroup_path::cgroup_path;
+use super::loopback;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
@@ -82,15 +83,22 @@ pub fn create(request: &Create) -> Result<i32> {
         .with_no_pivot(request.no_pivot)
         .build()
         .map_err(|error| runtime_error("create the container", error))?;
-    restrict_devices(target).inspect_err(|_| {
-        let _ = delete(target, true);
-    })?;
     init_pid(&container)
+        .and_then(|pid| finish(target, pid).map(|()| pid))
+        .inspect_err(|_| {
+            let _ = delete(target, true);
+        })
+}
+
+/// What libcontainer leaves to be done.
+fn finish(target: &Target, init: i32) -> Result<()> {
+    let spec = target.spec()?;
+    restrict_devices(target, &spec)?;
+    loopback::bring_up(&spec, init)
 }
 
 /// libcontainer knows no device rules on cgroup v2 (without libbpf); ours do it.
-fn restrict_devices(target: &Target) -> Result<()> {
-    let spec = target.spec()?;
+fn restrict_devices(target: &Target, spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().clone());
     target

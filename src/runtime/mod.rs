@@ -12,6 +12,7 @@
 mod cgroup_path;
 mod container;
 mod exec;
+mod loopback;
 mod mounts;
 
 pub use cgroup_path::{cgroup_path, disown_cgroup, own_cgroup};
