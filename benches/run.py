@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 from containers import BUSYBOX, HOLDER, PYTHON, RUNC, TICKER, WORLD, Container, run
 from floor import Floor
 
