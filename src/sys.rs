@@ -70,9 +70,7 @@ fn set_up_this_child(setup: &ChildSetup, parent: rustix::process::Pid) -> rustix
         rustix::io::write(procs, b"0")?;
     }
     if setup.new_cgroup_namespace {
-        let flags = rustix::thread::UnshareFlags::NEWCGROUP;
-        // SAFETY: a cgroup namespace shares no descriptors and no memory.
-        unsafe { rustix::thread::unshare_unsafe(flags)? };
+        unshare(rustix::thread::UnshareFlags::NEWCGROUP)?;
     }
     if setup.new_session {
         rustix::process::setsid()?;
@@ -200,4 +198,11 @@ pub fn bpf_device_programs(cgroup: impl AsFd) -> io::Result<Vec<OwnedFd>> {
             }
         })
         .collect()
+}
+
+/// unshare(2) for the calling thread, of anything but its descriptors.
+pub fn unshare(flags: rustix::thread::UnshareFlags) -> rustix::io::Result<()> {
+    let flags = flags.difference(rustix::thread::UnshareFlags::FILES);
+    // SAFETY: the table of descriptors stays shared, which is all that can go wrong.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
 }

@@ -3,12 +3,15 @@
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::log;
 use super::rpc::{self, RequestType};
 use super::worker::{Incoming, Launch, Received, Worker, describe};
 use crate::error::{Error, ErrorKind, Result};
+
+/// How long CRIU may go on after it should have given up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A `criu` program.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Criu {
         worker.call(Call {
             request,
             log: None,
-            deadline: Some(Instant::now() + std::time::Duration::from_secs(20)),
+            deadline: Some(Instant::now() + Duration::from_secs(20)),
             cancel: None,
             on_notify: &mut |_| Ok(()),
         })
@@ -85,33 +88,45 @@ impl Criu {
 impl Worker {
     /// Sends the request, answers notifications, and waits for the result.
     ///
+    /// When time is up or the call is called off, CRIU is told so at the next
+    /// stage it reaches: it then undoes what it did. A killed CRIU could not,
+    /// and a process under its hands at that moment may die with it. Only
+    /// [`PATIENCE`] later it is killed.
+    ///
     /// # Errors
     /// `Criu` with CRIU's reason when it failed or died, `Obstacle` when the
-    /// reason is something in the container, `Timeout` and `Aborted` **with
-    /// CRIU still running** (so that the caller can hold the container first;
-    /// dropping the worker kills CRIU), or the error of `on_notify`.
-    pub fn call(&mut self, call: Call<'_>) -> Result<Answer> {
+    /// reason is something in the container, `Timeout`, `Aborted`, or the
+    /// error of `on_notify`.
+    pub fn call(&mut self, mut call: Call<'_>) -> Result<Answer> {
         let name = request_name(&call.request);
         self.send(&call.request)
             .or_else(|error| self.died(name, &call).and(Err(error)))?;
         let mut refused = None;
         loop {
             match self.receive(call.deadline, call.cancel)? {
+                Received::TimedOut | Received::Cancelled if refused.is_some() => {
+                    self.kill();
+                    return Err(refused.unwrap_or_else(|| timed_out(name)));
+                }
                 Received::TimedOut => {
-                    let text = format!("CRIU's {name} took too long");
-                    return Err(Error::new(ErrorKind::Timeout, text));
+                    refused = Some(timed_out(name));
+                    call.deadline = Some(Instant::now() + PATIENCE);
                 }
                 Received::Cancelled => {
                     let text = format!("CRIU's {name} was called off");
-                    return Err(Error::new(ErrorKind::Aborted, text));
+                    refused = Some(Error::new(ErrorKind::Aborted, text));
+                    call.cancel = None;
+                    call.deadline = Some(Instant::now() + PATIENCE);
                 }
-                Received::Gone => {
-                    self.died(name, &call)?;
-                }
+                Received::Gone => match refused {
+                    Some(error) => return Err(error),
+                    None => self.died(name, &call)?,
+                },
                 Received::Message(message) if is_notification(&message) => {
-                    let told = (call.on_notify)(notification(message));
-                    self.send(&answer(told.is_ok()))?;
-                    refused = refused.or(told.err());
+                    if refused.is_none() {
+                        refused = (call.on_notify)(notification(message)).err();
+                    }
+                    self.send(&answer(refused.is_none()))?;
                 }
                 Received::Message(message) => {
                     return self.conclude(message.response, refused, &call);
@@ -142,7 +157,7 @@ impl Worker {
         Ok(response)
     }
 
-    /// CRIU has gone without a result.
+    /// CRIU has gone without a result: never `Ok`.
     fn died(&mut self, name: &str, call: &Call<'_>) -> Result<()> {
         let status = self.finish()?;
         let text = format!("CRIU died during {name}, {}", describe(status));
@@ -158,6 +173,10 @@ impl Worker {
             _ => log::failure(&what, &words),
         }
     }
+}
+
+fn timed_out(name: &str) -> Error {
+    Error::new(ErrorKind::Timeout, format!("CRIU's {name} took too long"))
 }
 
 fn is_notification(message: &Incoming) -> bool {

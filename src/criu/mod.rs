@@ -12,5 +12,5 @@ pub mod log;
 pub mod rpc;
 mod worker;
 
-pub use driver::{Answer, Call, Criu, Notification};
-pub use worker::{Launch, PassedFd, Worker};
+pub use driver::{Answer, Call, Criu, Notification, PATIENCE};
+pub use worker::{FIRST_PASSED_FD, Launch, PassedFd, Worker};

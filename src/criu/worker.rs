@@ -23,14 +23,17 @@ use super::rpc;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::sys::ChildSetup;
 
+/// The first number that a [`PassedFd`] may have. It is high because
+/// descriptors that are open here while the child is made must keep theirs.
+pub const FIRST_PASSED_FD: i32 = 401;
 /// The socket's number in the `criu` process.
-const SOCKET_FD: i32 = 3;
+const SOCKET_FD: i32 = FIRST_PASSED_FD - 1;
 /// A longer message than this is not CRIU's.
 const MAX_MESSAGE: usize = 16 << 20;
 /// How long CRIU may take to end after its last word.
 const EXIT_TIME: Duration = Duration::from_secs(20);
 
-/// A descriptor that `criu` gets under a number of our choice, from 10 on.
+/// A descriptor that `criu` gets under a number from [`FIRST_PASSED_FD`] on.
 #[derive(Debug)]
 pub struct PassedFd {
     /// What is passed.
@@ -122,6 +125,13 @@ impl Worker {
             .context(|| format!("start {}", program.display()))?;
         drop(command); // With it our copy of CRIU's end, so that its death is seen.
         Worker::watch(child, ours, stderr)
+    }
+
+    /// Has the kernel end other processes before this one when memory runs out.
+    /// Needs CAP_SYS_RESOURCE; does nothing without it.
+    pub fn spare_from_oom(&self) {
+        let path = format!("/proc/{}/oom_score_adj", self.pid().as_raw_pid());
+        let _ = std::fs::write(path, "-999");
     }
 
     fn watch(mut child: Child, socket: OwnedFd, stderr: File) -> Result<Worker> {

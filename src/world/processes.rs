@@ -15,6 +15,7 @@ mod mount_table;
 mod namespaces;
 mod parameters;
 mod restore;
+mod restrictions;
 mod stdio;
 mod tcp;
 mod tree;
@@ -27,3 +28,11 @@ pub use parameters::{DumpParameters, TcpFacts};
 pub use restore::{RestoreRequest, Restored, RestoredStdio, TcpPolicy, restore};
 pub use stdio::StdioFile;
 pub use tree::Process;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Runs `action` on a thread of its own, whose namespaces it may change.
+fn on_own_thread<T: Send>(action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let joined = std::thread::scope(|scope| scope.spawn(action).join());
+    joined.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
+}

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,31 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Root filesystem of all test containers: busybox and python. Not the lab's
+/// own root, which is an overlay: CRIU cannot dump a process on two of them.
+fn base() -> &'static Path {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let base = PathBuf::from(format!("/tmp/criu-test-base-{}", std::process::id()));
+        run(Command::new("sh").args(["-ec", MAKE_BASE, "sh"]).arg(&base));
+        base
+    })
+}
+
+const MAKE_BASE: &str = r#"
+mkdir -p "$1"; cd "$1"
+mkdir -p usr/bin usr/lib usr/lib64 usr/sbin proc dev sys etc tmp root run var/tmp data
+ln -s usr/bin bin; ln -s usr/sbin sbin; ln -s usr/lib lib; ln -s usr/lib64 lib64
+cp /usr/bin/busybox usr/bin/
+for applet in $(busybox --list); do [ -e usr/bin/$applet ] || ln -s busybox usr/bin/$applet; done
+python=$(readlink -f /usr/bin/python3)
+cp $python usr/bin/python3
+cp -r /usr/lib/python3.[0-9]* usr/lib/
+for library in $(ldd $python usr/lib/python3.*/lib-dynload/*.so | grep -o '/[^ ]*' | sort -u); do
+    case $library in *:|$PWD*) ;; *) mkdir -p .$(dirname $library); cp -L $library .$library ;; esac
+done
+"#;
 
 /// Fails with a plain sentence outside the lab.
 pub fn require_lab() {
@@ -126,9 +152,37 @@ impl Place {
         base.join(&self.id)
     }
 
+    /// Adds a bind mount to the spec.
+    pub fn bind(&mut self, destination: &str, source: &Path, options: &[&str]) {
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({
+            "destination": destination, "type": "bind", "source": source, "options": options
+        }));
+    }
+
+    /// Has the spec enter a namespace by path.
+    pub fn join(&mut self, kind: &str, path: &Value) {
+        let namespaces = self.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != kind);
+        namespaces.push(json!({"type": kind, "path": path}));
+    }
+
+    /// Gives the root filesystem to an unprivileged user.
+    pub fn own_rootfs(&self, id: u32) {
+        let owner = format!("{id}:{id}");
+        for directory in [
+            self.base.join("upper"),
+            self.base.clone(),
+            self.base.join("bundle"),
+        ] {
+            run(Command::new("chown").arg(&owner).arg(directory));
+        }
+    }
+
     fn mount(&self) {
         let b = self.base.display();
-        let options = format!("lowerdir=/,upperdir={b}/upper,workdir={b}/work");
+        let base = base().display();
+        let options = format!("lowerdir={base},upperdir={b}/upper,workdir={b}/work");
         let rootfs = self.rootfs();
         run(Command::new("mount")
             .args(["-t", "overlay", "overlay", "-o", &options])
@@ -144,12 +198,24 @@ impl Place {
     }
 
     pub fn start_with(self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Container {
+        self.start_as(&[], stdin, stdout, stderr)
+    }
+
+    pub fn start_as(
+        self,
+        options: &[String],
+        stdin: Stdio,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Container {
         self.mount();
         let config = serde_json::to_vec(&self.spec).unwrap();
         fs::write(self.base.join("bundle/config.json"), config).unwrap();
         let pid_file = self.base.join("pid");
         let status = Command::new("runc")
-            .args(["run", "--detach", "--pid-file"])
+            .args(["run", "--detach"])
+            .args(options)
+            .arg("--pid-file")
             .arg(&pid_file)
             .arg("--bundle")
             .arg(self.base.join("bundle"))
@@ -255,6 +321,8 @@ impl Container {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let _ = fs::write(self.freezer().join("freezer.state"), "THAWED");
+        let _ = fs::write(self.freezer().join("cgroup.freeze"), "0");
         for procs in self.cgroup_procs() {
             for _ in 0..500 {
                 let text = fs::read_to_string(&procs).unwrap_or_default();
@@ -287,9 +355,37 @@ pub fn read_until(pipe: impl AsFd, wanted: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0u8; 4096];
     while !text.contains(wanted) {
-        let count = file.read(&mut buffer).unwrap();
+        let mut ready = [rustix::event::PollFd::new(
+            &file,
+            rustix::event::PollFlags::IN,
+        )];
+        let limit = rustix::time::Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        let count = rustix::event::poll(&mut ready, Some(&limit)).unwrap();
+        assert!(count > 0, "waited in vain for {wanted:?}, after {text:?}");
+        let count = file.read(&mut buffer).unwrap_or(0);
         assert!(count > 0, "end of file before {wanted:?}, after {text:?}");
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     text
+}
+
+/// A tmpfs that goes away with this value.
+pub struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    pub fn new(path: &Path, options: &str) -> Tmpfs {
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "tmpfs", "-o", options])
+            .arg(path));
+        Tmpfs(path.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
 }

@@ -1,8 +1,8 @@
 //! Dump and restore with the options that most tests want.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use worldshim::criu::Criu;
 use worldshim::error::Result;
@@ -13,7 +13,34 @@ use worldshim::world::processes::{
 
 use super::container::{Container, Place, freeze};
 
+/// What a test may want otherwise of a dump.
+pub struct Wishes<'a> {
+    pub file_locks: bool,
+    pub ghost_limit: u32,
+    pub timeout: Duration,
+    pub cancel: Option<BorrowedFd<'a>>,
+}
+
+impl Default for Wishes<'_> {
+    fn default() -> Self {
+        Wishes {
+            file_locks: true,
+            ghost_limit: 64 << 20,
+            timeout: Duration::from_secs(60),
+            cancel: None,
+        }
+    }
+}
+
 pub fn try_dump(container: &Container, images: &Path) -> Result<ProcessesDumped> {
+    dump_with(container, images, &Wishes::default())
+}
+
+pub fn dump_with(
+    container: &Container,
+    images: &Path,
+    wishes: &Wishes<'_>,
+) -> Result<ProcessesDumped> {
     let place = &container.place;
     let freezer = place.freezer();
     let set = |frozen| {
@@ -22,7 +49,7 @@ pub fn try_dump(container: &Container, images: &Path) -> Result<ProcessesDumped>
     };
     processes::settle(container.pid, &freezer, || set(true), || set(false))?;
     processes::dump(&DumpRequest {
-        criu: &Criu::find(None).unwrap(),
+        criu: &Criu::find(None)?,
         init: container.pid,
         spec: &place.spec(),
         rootfs: &place.rootfs(),
@@ -30,11 +57,11 @@ pub fn try_dump(container: &Container, images: &Path) -> Result<ProcessesDumped>
         work_dir: &place.log(),
         freezer_cgroup: Some(&freezer),
         leave_running: true,
-        file_locks: true,
+        file_locks: wishes.file_locks,
         external_unix: false,
-        ghost_limit: 64 << 20,
-        timeout: Duration::from_secs(60),
-        cancel: None,
+        ghost_limit: wishes.ghost_limit,
+        timeout: wishes.timeout,
+        cancel: wishes.cancel,
     })
 }
 
@@ -72,8 +99,24 @@ pub fn try_restore(
     } else {
         RestoredStdio::Streams([None, Some(writer.as_fd()), Some(writer.as_fd())])
     };
-    let began = Instant::now();
-    let result = processes::restore(&mut RestoreRequest {
+    (restore_as(from, parameters, place, stdio), reader.into())
+}
+
+pub fn restore_with_terminal(
+    from: &Container,
+    parameters: &DumpParameters,
+    place: &Place,
+) -> Result<Restored> {
+    restore_as(from, parameters, place, RestoredStdio::Terminal)
+}
+
+fn restore_as(
+    from: &Container,
+    parameters: &DumpParameters,
+    place: &Place,
+    stdio: RestoredStdio<'_>,
+) -> Result<Restored> {
+    processes::restore(&mut RestoreRequest {
         criu: &Criu::find(None).unwrap(),
         spec: &place.spec(),
         parameters,
@@ -88,7 +131,5 @@ pub fn try_restore(
         timeout: Duration::from_secs(60),
         cancel: None,
         before_running: &mut |_| Ok(()),
-    });
-    eprintln!("restore took {:?}", began.elapsed());
-    (result, reader.into())
+    })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 
+use super::external_mounts::OwnNamespaces;
 use super::namespaces::{self, Place};
 use super::parameters::DumpParameters;
 use super::tree::{self, Process};
@@ -153,8 +154,11 @@ fn parameters(request: &DumpRequest<'_>, processes: &[Process]) -> Result<DumpPa
     let (init, spec) = (request.init, request.spec);
     let mounts = mount_table::of_process(init)?;
     let namespaces = namespaces::of_process(init, spec)?;
-    let own_cgroup = namespaces::place(&namespaces, "cgroup") == Place::Own;
-    let own_uts = namespaces::place(&namespaces, "uts") == Place::Own;
+    let is_own = |kind| namespaces::place(&namespaces, kind) == Place::Own;
+    let own = OwnNamespaces {
+        cgroup: is_own("cgroup"),
+        user: is_own("user"),
+    };
     let terminal = spec
         .process()
         .as_ref()
@@ -162,11 +166,11 @@ fn parameters(request: &DumpRequest<'_>, processes: &[Process]) -> Result<DumpPa
     Ok(DumpParameters {
         terminal: terminal.unwrap_or(false),
         stdio: stdio::from_outside(init, processes, &mounts)?,
-        external_mounts: external_mounts::find(init, spec, &mounts, own_cgroup)?,
+        external_mounts: external_mounts::find(init, spec, &mounts, own)?,
         tcp: tcp::facts(processes)?,
         file_locks: request.file_locks,
         external_unix: request.external_unix,
-        hostname: own_uts.then(|| spec.hostname().clone()).flatten(),
+        hostname: is_own("uts").then(|| spec.hostname().clone()).flatten(),
         namespaces,
     })
 }

@@ -22,6 +22,9 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 pub struct ExternalMount {
     /// Where it is mounted in the container; CRIU's images know it by this.
     pub point: PathBuf,
+    /// Which of `ro`, `nosuid`, `nodev`, `noexec` it had.
+    #[serde(default)]
+    pub restrictions: Vec<String>,
     /// What it is.
     #[serde(flatten)]
     pub purpose: MountPurpose,
@@ -49,22 +52,31 @@ pub enum MountPurpose {
         /// Its controllers, or its name as `name=NAME`.
         controllers: Vec<String>,
     },
-    /// A device node of the host.
-    Device {
-        /// Its path on the host.
-        path: PathBuf,
-    },
+    /// A device node of the host, at the same path.
+    Device,
 }
+
+/// Options that take something away from the processes.
+const RESTRICTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
 
 /// Devices that every container has, by the OCI runtime specification.
 const DEFAULT_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Namespaces of the container's own that change how its mounts are treated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnNamespaces {
+    /// A cgroup namespace: hierarchies are mounted anew in it.
+    pub cgroup: bool,
+    /// A user namespace.
+    pub user: bool,
+}
 
 /// Finds the external mounts of the container whose init is `pid`.
 pub(super) fn find(
     pid: i32,
     spec: &Spec,
     mounts: &[Mount],
-    own_cgroup_namespace: bool,
+    own: OwnNamespaces,
 ) -> Result<Vec<ExternalMount>> {
     let root = open_root(Path::new(&format!("/proc/{pid}/root")))?;
     let binds = bind_points(&root, spec, mounts)?;
@@ -75,15 +87,17 @@ pub(super) fn find(
     let mut found = Vec::new();
     for mount in mounts.iter().filter(|mount| mount.point != Path::new("/")) {
         let purpose = if masked.contains(&mount.point.as_path()) {
-            Some(masked_purpose(&root, mount))
+            let purpose = masked_purpose(&root, mount);
+            // In a user namespace the empty directory's mount would keep options
+            // of the host's that the one dumped did not have.
+            let plain = own.user && purpose == MountPurpose::MaskedDirectory;
+            (!plain).then_some(purpose)
         } else if let Some(destination) = binds.get(&mount.point) {
             Some(bind(destination, Path::new("")))
         } else if mount.fstype == "cgroup" {
-            (!own_cgroup_namespace).then(|| cgroup_purpose(mount))
-        } else if mount.fstype == "devtmpfs" {
-            Some(MountPurpose::Device {
-                path: Path::new("/dev").join(mount.root.strip_prefix("/").unwrap_or(&mount.root)),
-            })
+            (!own.cgroup).then(|| cgroup_purpose(mount))
+        } else if is_foreign_device(&root, mount, mounts) {
+            Some(MountPurpose::Device)
         } else if listed.contains(&mount.point.as_path()) {
             None
         } else {
@@ -93,12 +107,22 @@ pub(super) fn find(
         };
         found.extend(purpose.map(|purpose| ExternalMount {
             point: mount.point.clone(),
+            restrictions: restrictions(&mount.options),
             purpose,
         }));
     }
     // CRIU looks a mount up by its point, so that two at one point are one.
+    found.sort_by(|first, second| first.point.cmp(&second.point));
     found.dedup_by(|second, first| second.point == first.point);
     Ok(found)
+}
+
+/// Those of a mount's options that take something away.
+pub(super) fn restrictions(options: &[String]) -> Vec<String> {
+    let known = options
+        .iter()
+        .filter(|option| RESTRICTIONS.contains(&option.as_str()));
+    known.cloned().collect()
 }
 
 fn bind(destination: &Path, below: &Path) -> MountPurpose {
@@ -113,6 +137,21 @@ fn masked_purpose(root: &OwnedFd, mount: &Mount) -> MountPurpose {
         Ok(_) => MountPurpose::MaskedDirectory,
         Err(_) => MountPurpose::MaskedFile,
     }
+}
+
+/// Whether a device node lies there that no filesystem of the container has.
+/// (Its terminal, which lies over /dev/console, is in its own devpts.)
+fn is_foreign_device(root: &OwnedFd, mount: &Mount, mounts: &[Mount]) -> bool {
+    let own = |other: &Mount| other.device == mount.device && other.root == Path::new("/");
+    if mount.root == Path::new("/") || mounts.iter().any(own) {
+        return false;
+    }
+    let there = open_below(root, &mount.point, OFlags::NOFOLLOW);
+    let mode = there.and_then(rustix::fs::fstat).map(|stat| stat.st_mode);
+    mode.is_ok_and(|mode| {
+        let kind = rustix::fs::FileType::from_raw_mode(mode);
+        kind.is_char_device() || kind.is_block_device()
+    })
 }
 
 fn cgroup_purpose(mount: &Mount) -> MountPurpose {
@@ -210,15 +249,33 @@ impl Sources<'_> {
             MountPurpose::MaskedFile => Ok("/dev/null".into()),
             MountPurpose::MaskedDirectory => Ok(self.empty.to_owned()),
             MountPurpose::CgroupV1 { controllers } => self.of_cgroup(controllers),
-            MountPurpose::Device { path } => self.of_device(&mount.point, path),
+            MountPurpose::Device => self.of_device(&mount.point),
         }
     }
 
-    fn of_bind(&self, destination: &Path, below: &Path) -> Result<PathBuf> {
+    /// What the mount may not be used for: as it was, and as the new spec says.
+    pub(super) fn restrictions(&self, mount: &ExternalMount) -> Vec<String> {
+        let mut all = mount.restrictions.clone();
+        if let MountPurpose::Bind { destination, .. } = &mount.purpose {
+            let listed = self
+                .bind_to(destination)
+                .and_then(|bind| bind.options().as_ref());
+            all.extend(restrictions(listed.map_or(&[], Vec::as_slice)));
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    fn bind_to(&self, destination: &Path) -> Option<&SpecMount> {
         let wanted = normal(destination);
         let mut binds = spec_mounts(self.spec).filter(|mount| is_bind(mount));
-        let source = binds
-            .find(|mount| normal(mount.destination()) == wanted)
+        binds.find(|mount| normal(mount.destination()) == wanted)
+    }
+
+    fn of_bind(&self, destination: &Path, below: &Path) -> Result<PathBuf> {
+        let source = self
+            .bind_to(destination)
             .and_then(|mount| mount.source().as_ref())
             .ok_or_else(|| unlisted("a bind mount", destination))?;
         if below
@@ -266,15 +323,13 @@ impl Sources<'_> {
         })
     }
 
-    fn of_device(&self, point: &Path, path: &Path) -> Result<PathBuf> {
+    fn of_device(&self, point: &Path) -> Result<PathBuf> {
         let by_default = DEFAULT_DEVICES.map(|name| Path::new("/dev").join(name));
         let linux = self.spec.linux().as_ref();
         let devices = linux.and_then(|linux| linux.devices().as_ref());
         let mut listed = devices.into_iter().flatten().map(|device| device.path());
-        let known = by_default.iter().any(|default| default == point);
-        let same = path == point;
-        if same && (known || listed.any(|listed| listed == point)) {
-            return Ok(path.to_owned());
+        if by_default.iter().any(|known| known == point) || listed.any(|listed| listed == point) {
+            return Ok(point.to_owned());
         }
         Err(unlisted("a device", point))
     }
@@ -351,6 +406,7 @@ mod tests {
     fn external(point: &str, purpose: MountPurpose) -> ExternalMount {
         ExternalMount {
             point: point.into(),
+            restrictions: Vec::new(),
             purpose,
         }
     }
@@ -378,13 +434,10 @@ mod tests {
     #[test]
     fn only_listed_devices_are_given() {
         let spec = spec(serde_json::json!([]));
-        let device = |point: &str, path: &str| {
-            sources(&spec).of(&external(point, MountPurpose::Device { path: path.into() }))
-        };
-        assert!(device("/dev/null", "/dev/null").is_ok());
-        assert!(device("/dev/fuse", "/dev/fuse").is_ok());
-        assert!(device("/dev/sda", "/dev/sda").is_err());
-        assert!(device("/dev/null", "/dev/sda").is_err());
+        let device = |point| sources(&spec).of(&external(point, MountPurpose::Device));
+        assert_eq!(device("/dev/null").unwrap(), Path::new("/dev/null"));
+        assert!(device("/dev/fuse").is_ok());
+        assert!(device("/dev/sda").is_err());
     }
 
     #[test]

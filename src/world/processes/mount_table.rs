@@ -11,10 +11,14 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 pub(super) struct Mount {
     /// Mount id.
     pub id: u64,
+    /// Device number of its filesystem, `MAJOR:MINOR`.
+    pub device: String,
     /// Path in its filesystem that is mounted.
     pub root: PathBuf,
     /// Where it is mounted, as the process sees it.
     pub point: PathBuf,
+    /// Options of this mount, such as `ro`.
+    pub options: Vec<String>,
     /// Filesystem type, without a subtype.
     pub fstype: String,
     /// Options of the filesystem, such as the controllers of a cgroup.
@@ -40,15 +44,19 @@ fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let root = unescape(fields.nth(2)?);
-    let point = unescape(fields.next()?);
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let device = text(fields.nth(1)?);
+    let root = unescape(fields.next()?);
+    let point = unescape(fields.next()?);
+    let options = text(fields.next()?).split(',').map(str::to_owned).collect();
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fstype = text(fields.next()?);
     Some(Mount {
         id,
+        device,
         root,
         point,
+        options,
         fstype: fstype.split('.').next().unwrap_or_default().to_owned(),
         super_options: text(fields.nth(1)?),
     })
@@ -94,8 +102,10 @@ mod tests {
             mounts,
             [Mount {
                 id: 36,
+                device: "0:98".into(),
                 root: "/a b".into(),
                 point: "/mnt\\x".into(),
+                options: vec!["rw".into(), "noatime".into()],
                 fstype: "fuse".into(),
                 super_options: "rw,cpu,cpuacct".into(),
             }]

@@ -14,14 +14,13 @@ use super::dump::{LOG_LEVEL, open_directory};
 use super::external_mounts::{Sources, refuse_new_binds};
 use super::namespaces::{self, Place, Source};
 use super::parameters::DumpParameters;
+use super::restrictions::{self, Restricted};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
-use crate::criu::{Call, Criu, Launch, Notification, PassedFd};
+use crate::criu::{Call, Criu, FIRST_PASSED_FD, Launch, Notification, PassedFd};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
 /// Name of CRIU's log in the work directory.
 const LOG: &str = "restore.log";
-/// First number of the descriptors that CRIU is given.
-const FIRST_FD: i32 = 10;
 
 /// What becomes of TCP connections that led out of the container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +95,8 @@ pub fn restore(request: &mut RestoreRequest<'_>) -> Result<Restored> {
     let work = open_directory(request.work_dir)?;
     let mut passed = Passed::default();
     let mut options = options(request, &images, &work);
-    options.ext_mnt = external_mounts(request, &empty)?;
+    let (mounts, restricted) = external_mounts(request, &empty)?;
+    options.ext_mnt = mounts;
     pass_streams(request, &mut passed)?;
     options.join_ns = namespaces_for(request, &mut passed)?;
     options.inherit_fd = passed.keys;
@@ -107,13 +107,14 @@ pub fn restore(request: &mut RestoreRequest<'_>) -> Result<Restored> {
         dies_with_us: true,
     };
     let cgroups = request.cgroup_procs;
-    run(request, launch, options).inspect_err(|_| sweep(cgroups))
+    run(request, launch, options, &restricted).inspect_err(|_| sweep(cgroups))
 }
 
 fn run(
     request: &mut RestoreRequest<'_>,
     launch: Launch,
     options: rpc::Options,
+    restricted: &[Restricted],
 ) -> Result<Restored> {
     let deadline = Instant::now() + request.timeout;
     let shared_hostname = shared_hostname(request.spec)?;
@@ -124,6 +125,7 @@ fn run(
         match (notification.stage.as_str(), notification.pid) {
             ("orphan-pts-master", _) => pty_master = notification.fd,
             ("post-restore", Some(pid)) => {
+                restrictions::enforce(pid, restricted)?;
                 set_hostname(pid, spec, shared_hostname.as_deref())?;
                 before_running(pid)?;
             }
@@ -183,13 +185,20 @@ struct Passed {
 }
 
 impl Passed {
-    fn add(&mut self, fd: OwnedFd, keys: &[&str]) {
-        let number = FIRST_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX / 2);
-        self.fds.push(PassedFd { fd, number });
-        self.keys.extend(keys.iter().map(|key| rpc::InheritFd {
-            key: (*key).to_owned(),
-            fd: number,
-        }));
+    /// Passes a descriptor under each of the keys: CRIU closes it after the first use.
+    fn add(&mut self, fd: BorrowedFd<'_>, keys: &[&str]) -> Result<()> {
+        for key in keys {
+            let number = FIRST_PASSED_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX / 2);
+            let fd = fd
+                .try_clone_to_owned()
+                .context(|| "duplicate a descriptor")?;
+            self.fds.push(PassedFd { fd, number });
+            self.keys.push(rpc::InheritFd {
+                key: (*key).to_owned(),
+                fd: number,
+            });
+        }
+        Ok(())
     }
 
     fn has(&self, key: &str) -> bool {
@@ -215,15 +224,13 @@ fn pass_streams(request: &RestoreRequest<'_>, passed: &mut Passed) -> Result<()>
             continue; // Streams 1 and 2 were one file.
         }
         let stream = streams.get(usize::from(file.fd)).copied().flatten();
-        let fd = match stream {
-            Some(fd) => fd.try_clone_to_owned().context(|| "duplicate a stream")?,
-            None => null()?,
-        };
+        let null = null()?;
+        let fd = stream.unwrap_or(null.as_fd());
         // CRIU looks for a declared file by its name less the first letter
         // before it tries to open it anew; only the former takes a pipe.
         match file.key.strip_prefix('f') {
-            Some(short) if file.is_declared() => passed.add(fd, &[short, &file.key]),
-            _ => passed.add(fd, &[&file.key]),
+            Some(short) if file.is_declared() => passed.add(fd, &[short, &file.key])?,
+            _ => passed.add(fd, &[&file.key])?,
         }
     }
     Ok(())
@@ -242,7 +249,7 @@ fn namespaces_for(
     for namespace in &request.parameters.namespaces {
         match namespaces::source(namespace, request.spec)? {
             Source::Images => {}
-            Source::Passed(key, path) => passed.add(namespaces::open(&path)?.into(), &[key]),
+            Source::Passed(key, path) => passed.add(namespaces::open(&path)?.as_fd(), &[key])?,
             Source::Joined(path) => joined.push(rpc::JoinNamespace {
                 kind: namespace.kind.clone(),
                 path: path.to_string_lossy().into_owned(),
@@ -253,7 +260,11 @@ fn namespaces_for(
     Ok(joined)
 }
 
-fn external_mounts(request: &RestoreRequest<'_>, empty: &Path) -> Result<Vec<rpc::ExternalMount>> {
+/// CRIU's map of external mounts, and their restrictions.
+fn external_mounts(
+    request: &RestoreRequest<'_>,
+    empty: &Path,
+) -> Result<(Vec<rpc::ExternalMount>, Vec<Restricted>)> {
     let recorded = &request.parameters.external_mounts;
     refuse_new_binds(request.spec, recorded)?;
     let parents = request
@@ -274,7 +285,11 @@ fn external_mounts(request: &RestoreRequest<'_>, empty: &Path) -> Result<Vec<rpc
             value: source.to_string_lossy().into_owned(),
         })
     };
-    recorded.iter().map(map).collect()
+    let map = recorded.iter().map(map).collect::<Result<_>>()?;
+    let restricted = recorded
+        .iter()
+        .map(|mount| (mount.point.clone(), sources.restrictions(mount)));
+    Ok((map, restricted.collect()))
 }
 
 fn own_cgroup_namespace(request: &RestoreRequest<'_>) -> bool {
@@ -336,16 +351,12 @@ fn within_uts<T: Send>(
     uts: BorrowedFd<'_>,
     action: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    let inside = || {
-        rustix::thread::move_into_link_name_space(
-            uts,
-            Some(LinkNameSpaceType::HostNameAndNISDomainName),
-        )
-        .context(|| "enter the UTS namespace")?;
+    super::on_own_thread(|| {
+        let kind = LinkNameSpaceType::HostNameAndNISDomainName;
+        rustix::thread::move_into_link_name_space(uts, Some(kind))
+            .context(|| "enter the UTS namespace")?;
         action()
-    };
-    let joined = std::thread::scope(|scope| scope.spawn(inside).join());
-    joined.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
+    })
 }
 
 /// Kills and reaps what a failed restore left in the new container's cgroups.

@@ -1,0 +1,203 @@
+//! What stands in the way is named, and the container runs on unharmed.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use serde_json::json;
+use worldshim::ErrorKind;
+use worldshim::criu::PATIENCE;
+use worldshim::world::processes::ProcessesDumped;
+
+use crate::container::{Container, Place, freeze, read_until};
+use crate::steps::{Wishes, dump, dump_with, try_dump, try_restore};
+use crate::{LOOP, python};
+
+/// After a failed dump the container, thawed, goes on.
+fn assert_unharmed(container: &Container) {
+    freeze(&container.place.freezer(), false);
+    container.wait_for_progress("/count");
+}
+
+fn dump_wishing(container: &Container, wishes: Wishes<'_>) -> worldshim::Result<ProcessesDumped> {
+    dump_with(container, &container.place.images(), &wishes)
+}
+
+fn obstacle(container: &Container, wanted: &str) {
+    let error = try_dump(container, &container.place.images()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Obstacle, "{error}");
+    assert!(error.to_string().contains(wanted), "{error}");
+    assert_unharmed(container);
+}
+
+const COUNT: &str = "
+import time
+n = 0
+print('ready', flush=True)
+while True:
+    n += 1
+    open('/count', 'w').write(str(n))
+    time.sleep(0.01)
+";
+
+#[test]
+fn a_unix_socket_to_the_outside_is_an_obstacle() {
+    let mut place = Place::new(&[]);
+    let path = place.base.join("outside");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let script =
+        format!("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('/sock')\n{COUNT}");
+    place.spec["process"]["args"] = json!(["/usr/bin/python3", "-c", script]);
+    place.bind("/sock", &path, &["bind"]);
+    let (container, output) = place.start();
+    read_until(&output, "ready\n");
+    obstacle(&container, "unix socket");
+}
+
+#[test]
+fn a_file_lock_that_was_not_to_be_kept_is_an_obstacle() {
+    let lock =
+        format!("import fcntl\nf = open('/lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n{COUNT}");
+    let (container, output) = python(&lock).start();
+    read_until(&output, "ready\n");
+    let error = dump_wishing(
+        &container,
+        Wishes {
+            file_locks: false,
+            ..Wishes::default()
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Obstacle, "{error}");
+    assert!(error.to_string().contains("lock"), "{error}");
+    assert_unharmed(&container);
+}
+
+#[test]
+fn a_big_deleted_file_is_an_obstacle() {
+    let big = format!(
+        "import os\nf = open('/big', 'wb')\nf.write(bytes(3 << 20))\nf.flush()\nos.unlink('/big')\n{COUNT}"
+    );
+    let (container, output) = python(&big).start();
+    read_until(&output, "ready\n");
+    let error = dump_wishing(
+        &container,
+        Wishes {
+            ghost_limit: 1 << 20,
+            ..Wishes::default()
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Obstacle, "{error}");
+    assert!(error.to_string().contains("deleted"), "{error}");
+    assert_unharmed(&container);
+}
+
+#[test]
+fn a_dump_without_room_says_so() {
+    let (container, output) = python(COUNT).start();
+    read_until(&output, "ready\n");
+    let small = container.place.base.join("small");
+    fs::create_dir(&small).unwrap();
+    let _mount = crate::container::Tmpfs::new(&small, "size=256k");
+    let error = try_dump(&container, &small).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert_unharmed(&container);
+}
+
+#[test]
+fn a_dump_that_is_called_off_or_late_leaves_the_container_running() {
+    let (container, output) = Place::new(&["/bin/sh", "-c", LOOP]).start();
+    read_until(&output, "tick 3\n");
+    for milliseconds in [0, 5, 20, 40] {
+        let timer =
+            rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap();
+        let at = |nanoseconds| Timespec {
+            tv_sec: 0,
+            tv_nsec: nanoseconds,
+        };
+        let spec = Itimerspec {
+            it_interval: at(0),
+            it_value: at(milliseconds * 1_000_000 + 1),
+        };
+        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec).unwrap();
+        let began = std::time::Instant::now();
+        let result = dump_wishing(
+            &container,
+            Wishes {
+                cancel: Some(timer.as_fd()),
+                ..Wishes::default()
+            },
+        );
+        assert!(began.elapsed() < PATIENCE, "CRIU gave up by itself");
+        if let Err(error) = result {
+            assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
+        }
+        assert_unharmed(&container);
+
+        let limit = Duration::from_millis(milliseconds.cast_unsigned());
+        if let Err(error) = dump_wishing(
+            &container,
+            Wishes {
+                timeout: limit,
+                ..Wishes::default()
+            },
+        ) {
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        }
+        assert_unharmed(&container);
+    }
+    dump(&container, &container.place.images());
+}
+
+#[test]
+fn a_failed_restore_leaves_nothing() {
+    let (original, output) = Place::new(&["/bin/sh", "-c", LOOP]).start();
+    read_until(&output, "tick 3\n");
+    let dumped = dump(&original, &original.place.images());
+    let core = original.place.images().join("core-1.img");
+    let bytes = fs::read(&core).unwrap();
+    for length in [0, 10, bytes.len() / 2] {
+        fs::write(&core, &bytes[..length]).unwrap();
+        let place = Place::beside(&original.place);
+        let error = try_restore(&original, &dumped.parameters, &place)
+            .0
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CorruptWorld, "{error}");
+        for procs in place.cgroup_procs() {
+            assert_eq!(
+                fs::read_to_string(&procs).unwrap(),
+                "",
+                "{}",
+                procs.display()
+            );
+        }
+    }
+    assert_unharmed(&original);
+}
+
+#[test]
+fn a_new_spec_that_does_not_fit_is_refused() {
+    let (original, output) = Place::new(&["/bin/sh", "-c", LOOP]).start();
+    read_until(&output, "tick 3\n");
+    let dumped = dump(&original, &original.place.images());
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut place = Place::beside(&original.place);
+        change(&mut place.spec);
+        let error = try_restore(&original, &dumped.parameters, &place)
+            .0
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    };
+    refused(&|spec| {
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.push(
+            json!({"destination": "/extra", "type": "bind", "source": "/tmp", "options": ["bind"]}),
+        );
+    });
+    refused(&|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+}
