@@ -290,7 +290,7 @@ const KNOWN: &[Known] = &[
     ),
     (
         CorruptWorld,
-        &["Read ", "bytes while", "expected on"],
+        &["Read ", "bytes while", "expected"],
         "an image of the processes is cut short",
     ),
     (
