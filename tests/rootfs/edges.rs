@@ -256,7 +256,8 @@ fn every_difference_is_noticed() {
     make();
     let tar = captured(root);
     let same = || same_as(&upper(root), Cursor::new(&tar)).unwrap();
-    let changes: [(&str, fn(&Path)); 11] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 11] = [
         ("content", |root| {
             fs::write(root.join("file"), "CONTENT").unwrap()
         }),
@@ -334,4 +335,63 @@ fn times(nanos: i64) -> rustix::fs::Timestamps {
         last_access: time,
         last_modification: time,
     }
+}
+
+#[test]
+fn a_file_with_the_same_bytes_stays_and_gets_its_time_back() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = scratch();
+    let (up, file) = (dir.path().join("up"), dir.path().join("up/file"));
+    fs::create_dir(&up).unwrap();
+    fs::write(&file, "content").unwrap();
+    fs::write(up.join("other"), "content").unwrap();
+    let tar = captured(&up);
+    let before = fs::metadata(&file).unwrap();
+    settle(&file);
+    rustix::fs::lsetxattr(&file, "user.more", b"x", XattrFlags::empty()).unwrap();
+    fs::write(up.join("other"), "CONTENT").unwrap();
+    bring_back(&upper(&up), Cursor::new(&tar), &all_allowed(), None).unwrap();
+    let after = fs::metadata(&file).unwrap();
+    assert_eq!(
+        (after.ino(), after.mtime_nsec()),
+        (before.ino(), before.mtime_nsec())
+    );
+    assert_eq!(fs::read_to_string(up.join("other")).unwrap(), "content");
+    assert!(same_as(&upper(&up), Cursor::new(&tar)).unwrap());
+}
+
+#[test]
+fn a_file_with_a_name_outside_is_left_alone_there() {
+    let dir = scratch();
+    let (up, file) = (dir.path().join("up"), dir.path().join("up/file"));
+    fs::create_dir(&up).unwrap();
+    fs::write(&file, "content").unwrap();
+    let tar = captured(&up);
+    let outside = dir.path().join("outside");
+    fs::hard_link(&file, &outside).unwrap();
+    settle(&outside);
+    let before = snapshot::of(dir.path())[&b"outside"[..]].clone();
+    bring_back(&upper(&up), Cursor::new(&tar), &all_allowed(), None).unwrap();
+    assert_eq!(snapshot::of(dir.path())[&b"outside"[..]], before);
+    assert!(same_as(&upper(&up), Cursor::new(&tar)).unwrap());
+}
+
+#[test]
+fn what_ties_the_root_to_its_lower_layers_stays() {
+    let dir = scratch();
+    let tar = captured(dir.path());
+    let set = |name: &str| {
+        rustix::fs::lsetxattr(dir.path(), name, b"x", XattrFlags::empty()).unwrap();
+    };
+    for name in [
+        "trusted.overlay.origin",
+        "trusted.overlay.redirect",
+        "user.other",
+    ] {
+        set(name);
+    }
+    bring_back(&upper(dir.path()), Cursor::new(&tar), &all_allowed(), None).unwrap();
+    let left = snapshot::of(dir.path())[&b""[..]].xattrs.clone();
+    let left: Vec<_> = left.keys().map(Vec::as_slice).collect();
+    assert_eq!(left, [b"trusted.overlay.origin"]);
 }

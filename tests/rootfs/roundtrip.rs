@@ -24,14 +24,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_tree_comes_back_identical(steps in tree::trees(), before in tree::trees()) {
+    fn any_tree_comes_back_identical(
+        steps in tree::trees(),
+        before in tree::trees(),
+        shared in any::<prop::sample::Index>(),
+    ) {
         let dir = scratch();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         std::fs::create_dir(&from).unwrap();
         std::fs::create_dir(&to).unwrap();
         tree::build(&from, &steps);
-        // The destination holds something else.
-        tree::build(&to, &before);
+        // The destination holds a part of it, and something else.
+        let shared = &steps[..shared.index(steps.len() + 1)];
+        tree::build(&to, &[shared, &before].concat());
 
         let tar = captured(&upper(&from));
         prop_assert!(tar == captured(&upper(&from)), "two captures differ");

@@ -1,20 +1,31 @@
 //! Makes a layer on disk exactly what an archive says.
+//!
+//! Both are in the same order, so one pass does: what is on disk only is
+//! removed, what is in the archive only is made. A file that is there already
+//! with the same bytes stays, and gets the archive's owner, mode, attributes
+//! and time; so a layer that containerd brought back, whose times are cut to
+//! seconds, costs reading instead of writing. A file with further names is
+//! always made anew: one of them may be outside of the layer.
 
+use super::attributes::{set_node, set_open, set_symlink, strip};
+use super::compare;
 use super::entry::{Device, Entry, EntryPath, Kind, Meta};
 use super::overlay::Layering;
 use super::policy::Policy;
 use super::reader::{Reader, Totals, verify};
+use super::remove::remove;
 use super::upper::{Name, Upper, list, open_name, reopen_dir};
+use super::walk::{self, Found};
 use super::xattrs::{self, Holder};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::iter::Peekable;
 use std::os::unix::fs::FileExt;
-
-const BUFFER: usize = 1 << 20;
 
 /// Makes `upper` exactly what `tar` says; its root directory stays the same
 /// inode. The archive is verified wholly before anything changes. The overlay
@@ -30,14 +41,13 @@ pub fn bring_back<R: Read + Seek>(
     expected: Option<&Totals>,
 ) -> Result<Totals> {
     verify(&mut tar, upper.layering(), policy, expected)?;
-    clear(upper).map_err(|error| error.within(format!("clear {}", upper.path().display())))?;
-    let mut reader = Reader::new(tar)?;
     let mut apply = Apply {
         upper,
+        reader: Reader::new(tar)?,
         frames: Vec::new(),
-        buffer: vec![0; BUFFER],
+        buffers: compare::buffers(),
     };
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = apply.reader.next()? {
         policy.check(&entry, upper.layering())?;
         apply.leave_until(match entry.kind {
             Kind::Opaque => &entry.path.0,
@@ -45,81 +55,22 @@ pub fn bring_back<R: Read + Seek>(
         })?;
         let path = entry.path.clone();
         apply
-            .entry(entry, &mut reader)
+            .entry(entry)
             .map_err(|error| error.within(format!("bring back {path}")))?;
     }
-    apply.leave_all()?;
-    Ok(reader.totals())
-}
-
-/// Removes all that is in the layer, without following a link or entering
-/// another mount, and its root's attributes.
-fn clear(upper: &Upper) -> Result<()> {
-    let root = reopen_dir(upper.dir()).context(|| "open")?;
-    for (name, _) in xattrs::read(Holder::Open(root.as_fd())).context(|| "read attributes")? {
-        if !belongs_to_the_host(upper.layering(), &name) {
-            xattrs::remove(root.as_fd(), &name)
-                .context(|| format!("remove the attribute {}", name.escape_ascii()))?;
-        }
-    }
-    let mut frames = vec![(root, None::<Name>, None::<std::vec::IntoIter<Name>>)];
-    while let Some((dir, _, names)) = frames.last_mut() {
-        if names.is_none() {
-            *names = Some(
-                list(dir.as_fd())
-                    .context(|| "list a directory")?
-                    .into_iter(),
-            );
-        }
-        let Some(name) = names.as_mut().and_then(Iterator::next) else {
-            let done = frames.pop();
-            if let (Some((_, Some(name), _)), Some((parent, ..))) = (done, frames.last()) {
-                remove(parent.as_fd(), &name, AtFlags::REMOVEDIR)?;
-            }
-            continue;
-        };
-        if !name.is_dir && remove_file(dir.as_fd(), &name)? {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let inner = open_name(dir.as_fd(), &name.bytes, flags)
-            .context(|| format!("open \"{}\"", name.bytes.escape_ascii()))?;
-        frames.push((inner, Some(name), None));
-    }
-    Ok(())
-}
-
-/// Whether an attribute of the root says what it is to this host: how the
-/// upper is tied to its lower layers, and its security label.
-fn belongs_to_the_host(layering: Layering, name: &[u8]) -> bool {
-    match layering.private_name(name) {
-        Some(private) => matches!(private, b"origin" | b"uuid" | b"impure"),
-        None => name == b"security.selinux",
-    }
-}
-
-/// Removes what is not a directory; `false` if it is one.
-fn remove_file(dir: BorrowedFd<'_>, name: &Name) -> Result<bool> {
-    match rustix::fs::unlinkat(dir, &*name.bytes, AtFlags::empty()) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::ISDIR) => Ok(false),
-        Err(error) => Err(error).context(|| format!("remove \"{}\"", name.bytes.escape_ascii())),
-    }
-}
-
-fn remove(dir: BorrowedFd<'_>, name: &Name, flags: AtFlags) -> Result<()> {
-    rustix::fs::unlinkat(dir, &*name.bytes, flags)
-        .context(|| format!("remove \"{}\"", name.bytes.escape_ascii()))
+    apply.leave_until_none()?;
+    Ok(apply.reader.totals())
 }
 
 /// A layer being made.
-struct Apply<'u> {
+struct Apply<'u, R> {
     upper: &'u Upper,
+    reader: Reader<R>,
     /// The directories being filled, the innermost last. They get their owner,
     /// mode, attributes and time when they are left: nothing in them inherits
     /// anything, and their time is not changed by what is made in them.
     frames: Vec<Frame>,
-    buffer: Vec<u8>,
+    buffers: compare::Buffers,
 }
 
 struct Frame {
@@ -127,66 +78,104 @@ struct Frame {
     path: EntryPath,
     meta: Meta,
     opaque: bool,
+    /// What was in it before and was not looked at yet, sorted.
+    before: Peekable<std::vec::IntoIter<Name>>,
 }
 
-impl Apply<'_> {
-    fn entry<R: Read + Seek>(&mut self, entry: Entry, reader: &mut Reader<R>) -> Result<()> {
+impl<R: Read + Seek> Apply<'_, R> {
+    fn entry(&mut self, entry: Entry) -> Result<()> {
         if entry.path.is_root() && entry.kind == Kind::Directory {
             let dir = reopen_dir(self.upper.dir()).context(|| "open")?;
-            self.enter(dir, entry);
-            return Ok(());
+            return self.enter(dir, entry);
         }
         let frame = self.frames.last_mut().ok_or_else(misplaced)?;
-        let dir = frame.dir.as_fd();
-        let name = entry.path.split().1;
-        let private = Mode::RUSR | Mode::WUSR;
+        if entry.kind == Kind::Opaque {
+            frame.opaque = true;
+            return Ok(());
+        }
+        let Some(before) = frame.pass_to(entry.path.split().1)? else {
+            return self.make(entry);
+        };
+        let Some(entry) = self.reuse(entry)? else {
+            return Ok(());
+        };
+        remove(self.frame()?.dir.as_fd(), before)?;
+        self.make(entry)
+    }
+
+    fn frame(&self) -> Result<&Frame> {
+        self.frames.last().ok_or_else(misplaced)
+    }
+
+    /// Takes what is on disk under the entry's name, if it will do; gives the
+    /// entry back if it will not.
+    fn reuse(&mut self, entry: Entry) -> Result<Option<Entry>> {
+        let frame = self.frame()?;
+        let (dir, name) = (frame.dir.as_fd(), entry.path.split().1);
+        match (&entry.kind, walk::look(dir, name)?) {
+            (Kind::Directory, Found::Directory(inner)) => {
+                self.enter(inner, entry)?;
+                Ok(None)
+            }
+            (Kind::Whiteout, Found::Whiteout) => Ok(None),
+            (Kind::File { .. }, Found::OnlyName(file, kind, mut meta)) if kind == entry.kind => {
+                if !compare::same_content(
+                    &mut self.reader,
+                    &entry,
+                    file.as_fd(),
+                    &mut self.buffers,
+                )? {
+                    self.reader.data_again()?;
+                    return Ok(Some(entry));
+                }
+                meta.xattrs = xattrs::read(Holder::Open(file.as_fd())).context(|| "read")?;
+                if meta != entry.meta {
+                    strip(file.as_fd(), self.upper.layering(), false)?;
+                    set_open(file.as_fd(), &entry.meta)?;
+                }
+                Ok(None)
+            }
+            _ => Ok(Some(entry)),
+        }
+    }
+
+    /// Makes the entry, whose name is free.
+    fn make(&mut self, entry: Entry) -> Result<()> {
+        let frame = self.frame()?;
+        let (dir, name) = (frame.dir.as_fd(), entry.path.split().1);
         match &entry.kind {
-            Kind::Opaque => frame.opaque = true,
             Kind::Directory => {
                 rustix::fs::mkdirat(dir, name, Mode::RWXU).context(|| "make the directory")?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 let inner = open_name(dir, name, flags).context(|| "open the directory")?;
-                self.enter(inner, entry);
+                return self.enter(inner, entry);
             }
-            Kind::File { .. } => return self.file(&entry, reader),
+            Kind::File { .. } => return self.file(&entry),
             Kind::Symlink { target } => {
                 rustix::fs::symlinkat(&target[..], dir, name).context(|| "make the symlink")?;
-                link_meta(dir, name, &entry.meta)?;
+                set_symlink(dir, name, &entry.meta)?;
             }
             Kind::Hardlink { target } => link(self.upper.dir(), target, dir, name)?,
-            Kind::Whiteout => node(
-                dir,
-                name,
-                FileType::CharacterDevice,
-                Mode::empty(),
-                NO_DEVICE,
-            )?,
-            Kind::Fifo => {
-                node(dir, name, FileType::Fifo, private, NO_DEVICE)?;
-                node_meta(dir, name, &entry.meta)?;
-            }
-            Kind::Socket => {
-                node(dir, name, FileType::Socket, private, NO_DEVICE)?;
-                node_meta(dir, name, &entry.meta)?;
-            }
-            Kind::CharDevice(device) => {
-                node(dir, name, FileType::CharacterDevice, private, *device)?;
-                node_meta(dir, name, &entry.meta)?;
-            }
-            Kind::BlockDevice(device) => {
-                node(dir, name, FileType::BlockDevice, private, *device)?;
-                node_meta(dir, name, &entry.meta)?;
-            }
+            Kind::Whiteout => node(dir, name, FileType::CharacterDevice, NO_DEVICE)?,
+            Kind::Fifo => node(dir, name, FileType::Fifo, NO_DEVICE)?,
+            Kind::Socket => node(dir, name, FileType::Socket, NO_DEVICE)?,
+            Kind::CharDevice(device) => node(dir, name, FileType::CharacterDevice, *device)?,
+            Kind::BlockDevice(device) => node(dir, name, FileType::BlockDevice, *device)?,
+            Kind::Opaque => return Err(misplaced()),
         }
-        Ok(())
+        match entry.kind {
+            Kind::Fifo | Kind::Socket | Kind::CharDevice(_) | Kind::BlockDevice(_) => {
+                set_node(dir, name, &entry.meta)
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn file<R: Read + Seek>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
+    fn file(&mut self, entry: &Entry) -> Result<()> {
         let frame = self.frames.last().ok_or_else(misplaced)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let private = Mode::RUSR | Mode::WUSR;
-        let file = rustix::fs::openat(&frame.dir, entry.path.split().1, flags, private)
+        let file = rustix::fs::openat(&frame.dir, entry.path.split().1, flags, PRIVATE)
             .context(|| "make the file")?;
         let file = File::from(file);
         if let Kind::File {
@@ -196,33 +185,40 @@ impl Apply<'_> {
         {
             file.set_len(size).context(|| "size the file")?;
         }
-        reader.data(entry, &mut self.buffer, |at, bytes| {
-            file.write_all_at(bytes, at).context(|| "write the file")
+        self.reader.data(entry, &mut self.buffers.0, |at, bytes| {
+            file.write_all_at(bytes, at).context(|| "write the file")?;
+            Ok(true)
         })?;
-        open_meta(file.as_fd(), &entry.meta)
+        set_open(file.as_fd(), &entry.meta)
     }
 
-    fn enter(&mut self, dir: OwnedFd, entry: Entry) {
+    fn enter(&mut self, dir: OwnedFd, entry: Entry) -> Result<()> {
+        strip(dir.as_fd(), self.upper.layering(), entry.path.is_root())?;
+        let mut before = list(dir.as_fd()).context(|| "list the directory")?;
+        before.sort_unstable_by(|a, b| a.bytes.cmp(&b.bytes));
         self.frames.push(Frame {
             dir,
             path: entry.path,
             meta: entry.meta,
             opaque: false,
+            before: before.into_iter().peekable(),
         });
+        Ok(())
     }
 
     /// Finishes directories until the one at `parent`.
     fn leave_until(&mut self, parent: &[u8]) -> Result<()> {
-        while let Some(frame) = self.frames.last() {
-            if frame.path.0 == parent || self.frames.len() == 1 {
-                break;
-            }
+        while self
+            .frames
+            .last()
+            .is_some_and(|frame| frame.path.0 != parent)
+        {
             self.leave()?;
         }
         Ok(())
     }
 
-    fn leave_all(&mut self) -> Result<()> {
+    fn leave_until_none(&mut self) -> Result<()> {
         while !self.frames.is_empty() {
             self.leave()?;
         }
@@ -230,38 +226,52 @@ impl Apply<'_> {
     }
 
     fn leave(&mut self) -> Result<()> {
-        let frame = self.frames.pop().ok_or_else(misplaced)?;
-        let finish = || {
-            if frame.opaque {
-                let name = match self.upper.layering() {
-                    Layering::Overlay { userxattr: true } => "user.overlay.opaque",
-                    _ => "trusted.overlay.opaque",
-                };
-                xattrs::set(Holder::Open(frame.dir.as_fd()), name.as_bytes(), b"y")
-                    .context(|| "mark the directory opaque")?;
+        let mut frame = self.frames.pop().ok_or_else(misplaced)?;
+        frame
+            .finish(self.upper.layering())
+            .map_err(|error| error.within(format!("bring back {}", frame.path)))
+    }
+}
+
+impl Frame {
+    /// Removes what was here before up to `name`, which the archive goes on
+    /// with; what is here under that name itself is returned.
+    fn pass_to(&mut self, name: &[u8]) -> Result<Option<Name>> {
+        while let Some(next) = self.before.next_if(|next| *next.bytes <= *name) {
+            match (*next.bytes).cmp(name) {
+                Ordering::Equal => return Ok(Some(next)),
+                _ => remove(self.dir.as_fd(), next)?,
             }
-            open_meta(frame.dir.as_fd(), &frame.meta)
-        };
-        finish().map_err(|error: Error| error.within(format!("bring back {}", frame.path)))
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self, layering: Layering) -> Result<()> {
+        for name in self.before.by_ref() {
+            remove(self.dir.as_fd(), name)?;
+        }
+        if let (true, Some(prefix)) = (self.opaque, layering.prefix()) {
+            let name = [prefix, b"opaque"].concat();
+            xattrs::set(Holder::Open(self.dir.as_fd()), &name, b"y")
+                .context(|| "mark the directory opaque")?;
+        }
+        set_open(self.dir.as_fd(), &self.meta)
     }
 }
 
 const NO_DEVICE: Device = Device { major: 0, minor: 0 };
+
+/// The mode of what is not finished.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Only a fault in the order's check could lead here.
 fn misplaced() -> Error {
     Error::new(ErrorKind::Internal, "an entry outside every directory")
 }
 
-fn node(
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    file_type: FileType,
-    mode: Mode,
-    device: Device,
-) -> Result<()> {
+fn node(dir: BorrowedFd<'_>, name: &[u8], file_type: FileType, device: Device) -> Result<()> {
     let number = rustix::fs::makedev(device.major, device.minor);
-    rustix::fs::mknodat(dir, name, file_type, mode, number).context(|| "make the node")
+    rustix::fs::mknodat(dir, name, file_type, PRIVATE, number).context(|| "make the node")
 }
 
 /// Makes one more name for `target`, which is reached from the layer's root
@@ -275,63 +285,4 @@ fn link(root: BorrowedFd<'_>, target: &EntryPath, dir: BorrowedFd<'_>, name: &[u
         inner = open_name(inner.as_fd(), part, flags).context(at)?;
     }
     rustix::fs::linkat(&inner, target_name, dir, name, AtFlags::empty()).context(at)
-}
-
-/// Gives something open its owner, mode, attributes and time. A change of
-/// owner clears setuid and file capabilities, so those come after it; an ACL
-/// says the mode's group bits once more, so it comes after the mode.
-fn open_meta(fd: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
-    let (uid, gid) = owner(meta);
-    rustix::fs::fchown(fd, uid, gid).context(|| "set the owner")?;
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode as RawMode)).context(|| "set the mode")?;
-    set_xattrs(Holder::Open(fd), meta)?;
-    rustix::fs::futimens(fd, &times(meta)).context(|| "set the time")
-}
-
-/// The same for a symlink, which has no mode.
-fn link_meta(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> Result<()> {
-    let (uid, gid) = owner(meta);
-    let here = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(dir, name, uid, gid, here).context(|| "set the owner")?;
-    set_xattrs(Holder::Named(dir, name), meta)?;
-    rustix::fs::utimensat(dir, name, &times(meta), here).context(|| "set the time")
-}
-
-/// The same for a node that must not be opened. It was just made under this
-/// name, which no one else can reach, so it is no link.
-fn node_meta(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> Result<()> {
-    let (uid, gid) = owner(meta);
-    let here = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(dir, name, uid, gid, here).context(|| "set the owner")?;
-    let mode = Mode::from_raw_mode(meta.mode as RawMode);
-    rustix::fs::chmodat(dir, name, mode, AtFlags::empty()).context(|| "set the mode")?;
-    set_xattrs(Holder::Named(dir, name), meta)?;
-    rustix::fs::utimensat(dir, name, &times(meta), here).context(|| "set the time")
-}
-
-fn set_xattrs(holder: Holder<'_>, meta: &Meta) -> Result<()> {
-    for (name, value) in &meta.xattrs {
-        xattrs::set(holder, name, value)
-            .context(|| format!("set the attribute {}", name.escape_ascii()))?;
-    }
-    Ok(())
-}
-
-fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-}
-
-fn times(meta: &Meta) -> Timestamps {
-    // rustix has no name for it: leave the time of last access alone.
-    const UTIME_OMIT: i64 = 0x3fff_fffe;
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: meta.mtime.seconds,
-            tv_nsec: meta.mtime.nanos.into(),
-        },
-    }
 }

@@ -12,6 +12,13 @@ use std::io::{Read, Seek};
 
 const BUFFER: usize = 1 << 20;
 
+/// Scratch space for what is read from the archive and from the disk.
+pub(super) type Buffers = (Vec<u8>, Vec<u8>);
+
+pub(super) fn buffers() -> Buffers {
+    (vec![0; BUFFER], vec![0; BUFFER])
+}
+
 /// Whether `upper` holds exactly what `tar` says: names, types, owners, modes,
 /// times, attributes, links, and every byte. Sizes and times alone are not
 /// believed: a container sets times as it likes. Which files have holes does
@@ -22,7 +29,7 @@ const BUFFER: usize = 1 << 20;
 pub fn same_as<R: Read + Seek>(upper: &Upper, tar: R) -> Result<bool> {
     let mut reader = Reader::new(tar)?;
     let mut walk = Walk::new(upper);
-    let mut buffers = (vec![0; BUFFER], vec![0; BUFFER]);
+    let mut buffers = buffers();
     loop {
         let wanted = reader.next()?;
         let there = match walk.next() {
@@ -58,11 +65,12 @@ fn alike(a: &Entry, b: &Entry) -> bool {
     kinds && a.path == b.path && a.meta == b.meta
 }
 
-fn same_content<R: Read + Seek>(
+/// Whether the archive's data of the entry just read are the file's bytes.
+pub(super) fn same_content<R: Read + Seek>(
     reader: &mut Reader<R>,
     wanted: &Entry,
     file: BorrowedFd<'_>,
-    buffers: &mut (Vec<u8>, Vec<u8>),
+    buffers: &mut Buffers,
 ) -> Result<bool> {
     let Kind::File { size, segments } = &wanted.kind else {
         return Ok(true);
@@ -71,8 +79,8 @@ fn same_content<R: Read + Seek>(
     let mut same = true;
     reader.data(wanted, scratch, |at, theirs| {
         let ours = &mut ours[..theirs.len()];
-        same = same && read_all(file, ours, at)? && ours == theirs;
-        Ok(())
+        same = read_all(file, ours, at)? && ours == theirs;
+        Ok(same)
     })?;
     for gap in gaps(segments.as_deref().unwrap_or_default(), *size) {
         if segments.is_none() || !same {

@@ -29,6 +29,7 @@
 //! Memory grows with the number of names in a layer, never with file sizes.
 
 mod apply;
+mod attributes;
 mod capture;
 mod compare;
 mod decode;
@@ -41,6 +42,7 @@ mod overlay;
 mod pax;
 mod policy;
 mod reader;
+mod remove;
 mod upper;
 mod walk;
 mod xattrs;

@@ -58,6 +58,8 @@ pub(super) struct Reader<R> {
     length: u64,
     /// Where the next byte read comes from.
     position: u64,
+    /// Where the data of the entry just read begins.
+    data: u64,
     /// Where the next header is.
     next_header: u64,
     totals: Totals,
@@ -73,6 +75,7 @@ impl<R: Read + Seek> Reader<R> {
             tar: BufReader::with_capacity(64 << 10, tar),
             length,
             position: 0,
+            data: 0,
             next_header: 0,
             totals: Totals::default(),
             order: Order::default(),
@@ -131,6 +134,7 @@ impl<R: Read + Seek> Reader<R> {
             self.read_map(&mut entry, decoded.stored)
                 .map_err(|error| error.within(&entry.path))?;
         }
+        self.data = self.position;
         if self.totals.entries >= limits::ENTRIES {
             return Err(corrupt("too many entries"));
         }
@@ -209,12 +213,13 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Hands over the data of the entry just read, stretch by stretch: where
-    /// it belongs in the file, and the bytes. `buffer` is scratch space.
+    /// it belongs in the file, and the bytes. `each` says whether to go on.
+    /// `buffer` is scratch space.
     pub fn data(
         &mut self,
         entry: &Entry,
         buffer: &mut [u8],
-        mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+        mut each: impl FnMut(u64, &[u8]) -> Result<bool>,
     ) -> Result<()> {
         let Kind::File { size, segments } = &entry.kind else {
             return Ok(());
@@ -229,11 +234,18 @@ impl<R: Read + Seek> Reader<R> {
                 let length = (end - at).min(buffer.len() as u64) as usize;
                 let chunk = &mut buffer[..length];
                 self.read_exact(chunk)?;
-                each(at, chunk)?;
+                if !each(at, chunk)? {
+                    return Ok(());
+                }
                 at += length as u64;
             }
         }
         Ok(())
+    }
+
+    /// Lets [`Reader::data`] begin anew with the same entry.
+    pub fn data_again(&mut self) -> Result<()> {
+        self.skip_to(self.data)
     }
 
     fn read_block(&mut self) -> Result<[u8; 512]> {
@@ -253,12 +265,12 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
-    /// Goes forward to `position`.
+    /// Goes on at `position`, which is near.
     fn skip_to(&mut self, position: u64) -> Result<()> {
         if position > self.length {
             return Err(truncated());
         }
-        let distance = (position - self.position) as i64;
+        let distance = position.wrapping_sub(self.position) as i64;
         self.tar
             .seek_relative(distance)
             .context(|| "read rootfs.tar")?;

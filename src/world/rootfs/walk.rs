@@ -221,6 +221,39 @@ impl<'u> Walk<'u> {
     }
 }
 
+/// What is on disk under a name.
+pub(super) enum Found {
+    Directory(OwnedFd),
+    Whiteout,
+    /// A regular file that has no other name; its attributes are not read.
+    OnlyName(OwnedFd, Kind, Meta),
+    Other,
+}
+
+/// Looks at one name in a directory, as a walk does.
+pub(super) fn look(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Found> {
+    let at = || "look at what is there";
+    let seen = stat(dir, name, AtFlags::SYMLINK_NOFOLLOW).context(at)?;
+    match FileType::from_raw_mode(seen.stx_mode.into()) {
+        FileType::Directory => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME;
+            Ok(Found::Directory(open_name(dir, name, flags).context(at)?))
+        }
+        FileType::CharacterDevice if (seen.stx_rdev_major, seen.stx_rdev_minor) == (0, 0) => {
+            Ok(Found::Whiteout)
+        }
+        FileType::RegularFile if seen.stx_nlink == 1 && !seen.stx_attributes.intersects(FLAGS) => {
+            let flags = OFlags::RDONLY | OFlags::NOATIME;
+            let file = open_name(dir, name, flags).context(at)?;
+            let size = seen.stx_size;
+            let segments = holes::find(file.as_fd(), size).context(at)?;
+            let kind = Kind::File { size, segments };
+            Ok(Found::OnlyName(file, kind, meta(&seen, Vec::new())))
+        }
+        _ => Ok(Found::Other),
+    }
+}
+
 fn stat(dir: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> rustix::io::Result<Statx> {
     statx(
         dir,
