@@ -24,7 +24,7 @@ use super::policy::Policy;
 use super::processes::{self, RestoreRequest, RestoredStdio};
 use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
 use super::spec;
-use super::verify::{VerifiedWorld, verify};
+use super::verify::{Verified, VerifiedWorld, verify_again};
 use crate::cgroup::Cgroup;
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -70,16 +70,17 @@ struct Plan<'a> {
 /// Checks everything that can be checked before anything changes, then mounts
 /// the rootfs. `identify` asks containerd who the new container is.
 pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -> Result<()> {
-    let plan = Plan::new(request)?;
+    let plan = Plan::new(request, &Verified::default())?;
     plan.verify_rootfs()?;
     same_base(&plan.world.manifest, &identify()?)?;
     own_cgroup_path(&request.target, &plan.spec, &plan.world.manifest)?;
+    remember(&request.target, &plan.world.verified())?;
     runtime::mount_rootfs(&request.rootfs, &request.target.rootfs())
 }
 
 /// Brings the container back.
 pub fn restore(request: &Request) -> Result<Restored> {
-    let plan = Plan::new(request)?;
+    let plan = Plan::new(request, &remembered(&request.target))?;
     plan.bring_back_rootfs()?;
     let cgroup = plan.make_cgroup()?;
     plan.bring_back_processes(&cgroup).inspect_err(|_| {
@@ -90,11 +91,13 @@ pub fn restore(request: &Request) -> Result<Restored> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(request: &'a Request) -> Result<Self> {
+    /// `known`: what [`prepare`] has verified already, so that it is not hashed again.
+    fn new(request: &'a Request, known: &Verified) -> Result<Self> {
         let config = Config::load()?;
         let criu = Criu::find(Some(&config.criu.path))?;
         let version = criu.require_version()?.to_string();
-        let world = verify(&request.world, &HostFacts::gather(Some(&version))?)?;
+        let host = HostFacts::gather(Some(&version))?;
+        let world = verify_again(&request.world, &host, known)?;
         for warning in &world.warnings {
             tracing::warn!("{warning}");
         }
@@ -228,6 +231,25 @@ impl<'a> Plan<'a> {
         cgroup.kill_all()?;
         Err(fault)
     }
+}
+
+/// Keeps what was verified in the bundle, which is ours, until [`restore`].
+fn remember(target: &Target, verified: &Verified) -> Result<()> {
+    let path = verified_file(target);
+    let state = target.state_root();
+    std::fs::create_dir_all(&state).context(|| format!("make {}", state.display()))?;
+    let bytes = super::json::to_bytes(verified)?;
+    std::fs::write(&path, bytes).context(|| format!("write {}", path.display()))
+}
+
+/// Nothing where it cannot be read: then all is verified again.
+fn remembered(target: &Target) -> Verified {
+    let bytes = std::fs::read(verified_file(target)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn verified_file(target: &Target) -> PathBuf {
+    target.state_root().join("verified.json")
 }
 
 fn world_spec(world: &VerifiedWorld) -> Result<Spec> {
