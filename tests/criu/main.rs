@@ -150,12 +150,7 @@ fn mounts_come_back_with_new_sources_and_old_restrictions() {
             .trim(),
         "/proc/acpi:\n\n/sys/firmware:"
     );
-    for path in [
-        "/data/one/x",
-        "/data/two/x",
-        "/sys/firmware/x",
-        "/sys/x",
-    ] {
+    for path in ["/data/one/x", "/data/two/x", "/sys/firmware/x", "/sys/x"] {
         let tried = clone.exec(&format!("touch {path} 2>&1 || true"));
         assert!(tried.contains("Read-only"), "{path}: {tried}");
     }

@@ -137,6 +137,7 @@ fn arb_manifest() -> impl Strategy<Value = Manifest> {
                         }],
                         external_mounts: vec![ExternalMount {
                             point: id.clone().into(),
+                            restrictions: vec![id.clone()],
                             purpose: MountPurpose::MaskedFile,
                         }],
                         tcp: TcpFacts {
