@@ -10,6 +10,8 @@ pub mod features;
 pub mod images;
 pub mod log;
 pub mod rpc;
+pub mod tcp_image;
+mod wire;
 mod worker;
 
 pub use driver::{Answer, Call, Criu, Notification, PATIENCE};

@@ -15,6 +15,7 @@ mod mount_table;
 mod namespaces;
 mod parameters;
 mod restore;
+mod restored_images;
 mod restrictions;
 mod stdio;
 mod tcp;

@@ -14,6 +14,7 @@ use super::dump::{LOG_LEVEL, open_directory};
 use super::external_mounts::{Sources, refuse_new_binds};
 use super::namespaces::{self, Place, Source};
 use super::parameters::DumpParameters;
+use super::restored_images::RestoredImages;
 use super::restrictions::{self, Restricted};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
 use crate::criu::{Call, Criu, FIRST_PASSED_FD, Launch, Notification, PassedFd};
@@ -91,7 +92,8 @@ pub struct Restored {
 /// `Criu` as CRIU says. After an error no process of the tree is left.
 pub fn restore(request: &mut RestoreRequest<'_>) -> Result<Restored> {
     let empty = empty_directory(request.work_dir)?;
-    let images = open_directory(request.images_dir)?;
+    let prepared = RestoredImages::prepare(request)?;
+    let images = open_directory(prepared.directory())?;
     let work = open_directory(request.work_dir)?;
     let mut passed = Passed::default();
     let mut options = options(request, &images, &work);
@@ -154,7 +156,6 @@ fn run(
 
 fn options(request: &RestoreRequest<'_>, images: &OwnedFd, work: &OwnedFd) -> rpc::Options {
     let recorded = request.parameters;
-    let close = request.tcp == TcpPolicy::Close && recorded.tcp.outside > 0;
     rpc::Options {
         images_dir_fd: images.as_raw_fd(),
         work_dir_fd: Some(work.as_raw_fd()),
@@ -169,8 +170,7 @@ fn options(request: &RestoreRequest<'_>, images: &OwnedFd, work: &OwnedFd) -> rp
         evasive_devices: Some(true),
         ext_unix_sk: Some(recorded.external_unix),
         file_locks: Some(recorded.file_locks),
-        tcp_established: Some(!close),
-        tcp_close: Some(close),
+        tcp_established: Some(true),
         network_lock: Some(NetworkLock::Skip.into()),
         lsm_profile: request.lsm_profile.map(str::to_owned),
         ..rpc::Options::default()
