@@ -215,6 +215,10 @@ impl Rules {
                 .rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')))
                 .next()
                 .unwrap_or_default();
+            // The name first: a text may be long and hold many signs.
+            if name.is_empty() || !self.is_secret_name(name) {
+                return false;
+            }
             let value = rest
                 .trim_start_matches(around)
                 .split(|c: char| {
@@ -222,7 +226,7 @@ impl Rules {
                 })
                 .next()
                 .unwrap_or_default();
-            !name.is_empty() && !is_plain(value.as_bytes()) && self.is_secret_name(name)
+            !is_plain(value.as_bytes())
         })
     }
 }
@@ -260,17 +264,16 @@ fn holds_private_key(text: &str) -> bool {
 /// `scheme://user:password@host` or `scheme://long-token@host` somewhere in a text.
 fn holds_url_password(text: &str) -> bool {
     text.split_whitespace().any(|word| {
-        word.match_indices("://").any(|(at, separator)| {
-            let rest = &word[at + separator.len()..];
-            // Up to the last `@`: people forget to encode `/` and `@` in passwords.
-            let Some((userinfo, _)) = rest.rsplit_once('@') else {
-                return false;
-            };
-            match userinfo.split_once(':') {
-                Some((_, password)) => !password.is_empty(),
-                None => userinfo.len() >= 16 && !userinfo.contains('/'),
-            }
-        })
+        // From the first scheme up to the last `@`: there may be several URLs in a word, and
+        // people forget to encode `/` and `@` in passwords.
+        let userinfo = word
+            .split_once("://")
+            .and_then(|(_, rest)| rest.rsplit_once('@'))
+            .map_or("", |(userinfo, _)| userinfo);
+        match userinfo.split_once(':') {
+            Some((_, password)) => !password.is_empty(),
+            None => userinfo.len() >= 16 && !userinfo.contains('/'),
+        }
     })
 }
 

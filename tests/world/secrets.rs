@@ -277,3 +277,26 @@ fn annotations_and_labels_are_looked_at() {
     assert!(hidden("example.org/api-token") && hidden("example.org/last-applied"));
     assert!(!hidden("app") && !hidden("io.kubernetes.cri.image-name"));
 }
+
+/// A hostile environment must not hold up a checkpoint: the work grows with the text only.
+#[test]
+fn long_texts_take_no_long_time() {
+    let rules = Rules::new(&SecretsConfig::default()).unwrap();
+    let begun = std::time::Instant::now();
+    for piece in [
+        "a=",
+        "://",
+        "PASS=0 ",
+        "\"=",
+        "a: ",
+        "@://",
+        "ghp_",
+        "-----BEGIN ",
+        "KEY",
+        "sk-",
+    ] {
+        rules.is_secret_value(piece.repeat((1 << 20) / piece.len()).as_bytes());
+    }
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}
