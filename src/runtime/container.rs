@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
 use super::cgroup_path::cgroup_path;
-use super::loopback;
+use super::network;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
@@ -94,7 +94,7 @@ pub fn create(request: &Create) -> Result<i32> {
 fn finish(target: &Target, init: i32) -> Result<()> {
     let spec = target.spec()?;
     restrict_devices(target, &spec)?;
-    loopback::bring_up(&spec, init)
+    network::bring_up_loopback(&spec, init)
 }
 
 /// libcontainer knows no device rules on cgroup v2 (without libbpf); ours do it.

@@ -12,8 +12,9 @@
 mod cgroup_path;
 mod container;
 mod exec;
-mod loopback;
 mod mounts;
+mod netlink;
+pub mod network;
 
 pub use cgroup_path::{cgroup_path, disown_cgroup, own_cgroup};
 pub use container::{Adopt, Create, Target, adopt, create, delete, start};

@@ -31,6 +31,7 @@ use super::{env, spec};
 use crate::cgroup::{Cgroup, Frozen};
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime::network::Snapshot;
 use crate::runtime::{RootfsMountRequest, Target};
 
 /// Name of the rootfs part's file.
@@ -105,12 +106,10 @@ struct Captured {
     dumped: ProcessesDumped,
     rootfs: Option<(PartFile, Duration)>,
     env: EnvPart,
-    host: HostFacts,
-    identity: Identity,
 }
 
 /// Writes the container as a world. `identify` asks containerd who the
-/// container is; it runs beside the capture.
+/// container is; it runs beside the capture and does not lengthen the freeze.
 pub fn checkpoint(
     request: &Request,
     identify: impl FnOnce() -> Result<Identity> + Send,
@@ -120,18 +119,13 @@ pub fn checkpoint(
     let writer = WorldDirWriter::create(&request.world)?;
     let mut redactor = Redactor::new(&plan.config.secrets)?;
     let hasher = ImageHasher::start(writer.dir())?;
-    let mut frozen = plan.freeze()?;
-    let asked = frozen.asked();
-    let captured = match plan.capture(&writer, identify) {
-        Ok(captured) => captured,
-        Err(error) => {
-            frozen.back_to_how_it_was();
-            return Err(error);
-        }
-    };
-    let frozen_ns = nanos(frozen.release()?.duration_since(asked));
+    let (captured, frozen_ns, (host, identity)) = std::thread::scope(|scope| {
+        let surroundings = scope.spawn(|| plan.surroundings(identify));
+        let (captured, frozen_ns) = plan.capture_frozen(&writer)?;
+        Ok::<_, Error>((captured, frozen_ns, joined(surroundings.join())?))
+    })?;
     let images = hasher.finish()?;
-    let mut manifest = plan.manifest(&writer, captured, images, &mut redactor)?;
+    let mut manifest = plan.manifest(&writer, captured, images, host, identity, &mut redactor)?;
     let exit = plan.policy.exit || request.wishes.exit;
     manifest.times.frozen_ns = frozen_ns;
     manifest.times.total_ns = nanos(begun.elapsed());
@@ -199,30 +193,51 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// All parts, side by side.
-    fn capture(
+    /// Captures the parts of the container while it stands still, and how many
+    /// nanoseconds it did. Thawed, or as it was found, whatever comes of it.
+    fn capture_frozen(&self, writer: &WorldDirWriter) -> Result<(Captured, u64)> {
+        let new_network = self.new_network();
+        let mut frozen = self.freeze()?;
+        let asked = frozen.asked();
+        match self.capture(writer, new_network.as_ref()) {
+            Ok(captured) => {
+                let frozen = frozen.release()?.duration_since(asked);
+                Ok((captured, nanos(frozen)))
+            }
+            Err(error) => {
+                frozen.back_to_how_it_was();
+                Err(error)
+            }
+        }
+    }
+
+    /// What belongs to a world and is the same whether the container runs or not.
+    fn surroundings(
         &self,
-        writer: &WorldDirWriter,
-        identify: impl FnOnce() -> Result<Identity> + Send,
-    ) -> Result<Captured> {
+        identify: impl FnOnce() -> Result<Identity>,
+    ) -> Result<(HostFacts, Identity)> {
+        let version = self.criu.require_version()?.to_string();
+        Ok((HostFacts::gather(Some(&version))?, identify()?))
+    }
+
+    /// For the dump to compare with. Without it, CRIU does it all.
+    fn new_network(&self) -> Option<Snapshot> {
+        Snapshot::of_new(&self.spec)
+            .inspect_err(|error| tracing::warn!("{error}: the network is left to CRIU"))
+            .ok()
+    }
+
+    /// All parts, side by side.
+    fn capture(&self, writer: &WorldDirWriter, new_network: Option<&Snapshot>) -> Result<Captured> {
         std::thread::scope(|scope| {
             let rootfs = scope.spawn(|| self.rootfs(writer));
-            let others = scope.spawn(|| {
-                let version = self.criu.require_version()?.to_string();
-                let env = EnvPart::gather(self.request.pid, &self.spec)?;
-                Ok((env, HostFacts::gather(Some(&version))?, identify()?))
-            });
-            let dumped = self.processes();
+            let env = EnvPart::gather(self.request.pid, &self.spec);
+            let dumped = self.processes(new_network);
             let rootfs = joined(rootfs.join());
-            let others = joined(others.join());
-            let dumped = dumped?;
-            let (env, host, identity) = others?;
             Ok(Captured {
-                dumped,
+                dumped: dumped?,
                 rootfs: rootfs?,
-                env,
-                host,
-                identity,
+                env: env?,
             })
         })
     }
@@ -237,7 +252,7 @@ impl<'a> Plan<'a> {
         Ok(Some((file.finish(), begun.elapsed())))
     }
 
-    fn processes(&self) -> Result<ProcessesDumped> {
+    fn processes(&self, new_network: Option<&Snapshot>) -> Result<ProcessesDumped> {
         let wishes = &self.request.wishes;
         let freezer = self.cgroup.freezer()?;
         processes::dump(&DumpRequest {
@@ -248,6 +263,7 @@ impl<'a> Plan<'a> {
             images_dir: &self.request.world,
             work_dir: &self.work_dir,
             freezer_cgroup: Some(freezer.dir()),
+            new_network,
             // Ended by us, and only when the world is safe.
             leave_running: true,
             file_locks: wishes.file_locks.unwrap_or(false) || self.policy.file_locks,
@@ -263,6 +279,8 @@ impl<'a> Plan<'a> {
         writer: &WorldDirWriter,
         captured: Captured,
         images: Vec<PartFile>,
+        host: HostFacts,
+        identity: Identity,
         redactor: &mut Redactor,
     ) -> Result<Manifest> {
         let mut env = captured.env;
@@ -290,7 +308,7 @@ impl<'a> Plan<'a> {
             image,
             snapshotter,
             chain_id,
-        } = captured.identity;
+        } = identity;
         redactor.map("container.labels", &mut labels);
         let omitted = self.omitted(&captured.dumped);
         Ok(Manifest {
@@ -309,7 +327,7 @@ impl<'a> Plan<'a> {
             created: OffsetDateTime::now_utc(),
             dump: captured.dumped.parameters,
             format: FORMAT,
-            host: captured.host,
+            host,
             image,
             kind: KIND.to_owned(),
             omitted,

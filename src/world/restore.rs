@@ -24,7 +24,7 @@ use super::policy::Policy;
 use super::processes::{self, RestoreRequest, RestoredStdio};
 use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
 use super::spec;
-use super::verify::{Verified, VerifiedWorld, verify_again};
+use super::verify::{Verified, VerifiedWorld, verify, verify_again};
 use crate::cgroup::Cgroup;
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -70,7 +70,7 @@ struct Plan<'a> {
 /// Checks everything that can be checked before anything changes, then mounts
 /// the rootfs. `identify` asks containerd who the new container is.
 pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -> Result<()> {
-    let plan = Plan::new(request, &Verified::default())?;
+    let plan = Plan::new(request, None)?;
     plan.verify_rootfs()?;
     same_base(&plan.world.manifest, &identify()?)?;
     own_cgroup_path(&request.target, &plan.spec, &plan.world.manifest)?;
@@ -80,7 +80,7 @@ pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -
 
 /// Brings the container back.
 pub fn restore(request: &Request) -> Result<Restored> {
-    let plan = Plan::new(request, &remembered(&request.target))?;
+    let plan = Plan::new(request, Some(&remembered(&request.target)))?;
     plan.bring_back_rootfs()?;
     let cgroup = plan.make_cgroup()?;
     plan.bring_back_processes(&cgroup).inspect_err(|_| {
@@ -91,13 +91,20 @@ pub fn restore(request: &Request) -> Result<Restored> {
 }
 
 impl<'a> Plan<'a> {
-    /// `known`: what [`prepare`] has verified already, so that it is not hashed again.
-    fn new(request: &'a Request, known: &Verified) -> Result<Self> {
+    /// `known`: what [`prepare`] has verified already, so that it is not hashed again,
+    /// nor CRIU started only to be asked for its version.
+    fn new(request: &'a Request, known: Option<&Verified>) -> Result<Self> {
         let config = Config::load()?;
         let criu = Criu::find(Some(&config.criu.path))?;
-        let version = criu.require_version()?.to_string();
-        let host = HostFacts::gather(Some(&version))?;
-        let world = verify_again(&request.world, &host, known)?;
+        let version = match known {
+            Some(known) if !known.is_empty() => None,
+            _ => Some(criu.require_version()?.to_string()),
+        };
+        let host = HostFacts::gather(version.as_deref())?;
+        let world = match known {
+            Some(known) => verify_again(&request.world, &host, known),
+            None => verify(&request.world, &host),
+        }?;
         for warning in &world.warnings {
             tracing::warn!("{warning}");
         }

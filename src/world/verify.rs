@@ -29,6 +29,13 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified(BTreeMap<FileName, (Stamp, Digest)>);
 
+impl Verified {
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A world whose every byte was checked.
 #[derive(Debug)]
 pub struct VerifiedWorld {

@@ -6,7 +6,10 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::container::{Place, freeze, read_until, run};
+use worldshim::runtime::network::Snapshot;
+use worldshim::world::processes::{self, DumpParameters};
+
+use crate::container::{Container, Place, eventually, freeze, read_until, run};
 use crate::python;
 use crate::steps::{dump, restore};
 
@@ -167,5 +170,108 @@ impl Drop for Network {
     fn drop(&mut self) {
         let name = format!("n{}", self.number);
         let _ = Command::new("ip").args(["netns", "del", &name]).status();
+    }
+}
+
+fn place_of_network(parameters: &DumpParameters) -> processes::Place {
+    let network = parameters.namespaces.iter().find(|n| n.kind == "net");
+    network.unwrap().place
+}
+
+const SERVE: &str = "
+import socket, threading
+server = socket.create_server(('127.0.0.1', 7000))
+print('ready')
+while True: server.accept()[0].sendall(b'here')
+";
+
+/// What a program in the container hears from the server.
+fn ask(container: &Container) -> String {
+    container.exec("nc 127.0.0.1 7000 </dev/null")
+}
+
+#[test]
+fn a_network_that_is_as_new_is_made_and_not_captured() {
+    let mut place = python(SERVE);
+    place.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "81"});
+    let (original, output) = place.start();
+    read_until(&output, "ready");
+    assert_eq!(ask(&original), "here");
+    let dumped = dump(&original, &original.place.images());
+    assert_eq!(
+        place_of_network(&dumped.parameters),
+        processes::Place::AsNew
+    );
+    let (clone, _output, _) = restore(
+        &original,
+        &dumped.parameters,
+        Place::beside(&original.place),
+    );
+    assert_eq!(ask(&clone), "here");
+    let network = |container: &Container| {
+        std::fs::read_link(format!("/proc/{}/ns/net", container.pid)).unwrap()
+    };
+    assert_ne!(network(&clone), network(&original));
+    let port = clone.exec("cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    assert_eq!(port.trim(), "81");
+    let again = dump(&clone, &clone.place.images());
+    assert_eq!(place_of_network(&again.parameters), processes::Place::AsNew);
+    let (second, _output, _) = restore(&clone, &again.parameters, Place::beside(&clone.place));
+    assert_eq!(ask(&second), "here");
+}
+
+#[test]
+fn a_network_with_something_in_it_is_captured() {
+    let (original, output) = python(SERVE).start();
+    read_until(&output, "ready");
+    original.exec("ip addr add 10.81.0.1/32 dev lo");
+    let dumped = dump(&original, &original.place.images());
+    assert_eq!(place_of_network(&dumped.parameters), processes::Place::Own);
+    let (clone, _output, _) = restore(
+        &original,
+        &dumped.parameters,
+        Place::beside(&original.place),
+    );
+    assert_eq!(ask(&clone), "here");
+    assert!(clone.exec("ip addr").contains("10.81.0.1/32"));
+}
+
+#[test]
+fn whatever_is_done_to_a_network_is_noticed() {
+    let spec = python("").spec();
+    let changes = [
+        ("nothing", "true"),
+        ("an address", "ip addr add 10.1.2.3/32 dev lo"),
+        ("an address less", "ip addr del 127.0.0.1/8 dev lo"),
+        ("an interface", "ip link add one type veth peer name two"),
+        ("loopback down", "ip link set lo down"),
+        ("another MTU", "ip link set lo mtu 1400"),
+        ("a route", "ip route add blackhole 10.9.0.0/16"),
+        ("a route, IPv6", "ip -6 route add blackhole fd00::/64"),
+        ("a rule", "ip rule add from 10.9.9.9 table 77"),
+        ("a table, nftables", "nft add table inet one"),
+        ("a table, iptables", "iptables-legacy -t filter -L"),
+        ("a sysctl", "sysctl -w net.ipv4.ip_forward=1"),
+        ("a sysctl of lo", "sysctl -w net.ipv6.conf.lo.accept_ra=0"),
+    ];
+    for (what, command) in changes {
+        let mut process = Command::new("unshare")
+            .args(["-n", "sh", "-c", "ip link set lo up; exec sleep 60"])
+            .spawn()
+            .unwrap();
+        let pid = process.id() as i32;
+        let proc = format!("/proc/{pid}/comm");
+        eventually("sleep", || {
+            (std::fs::read_to_string(&proc).unwrap().trim() == "sleep").then_some(())
+        });
+        // Traffic changes counters and neighbours, which are not compared.
+        let enter = format!("nsenter -n -t {pid} ");
+        run(Command::new("sh").args(["-c", &format!("{enter} curl -s http://127.0.0.1:1 || true")]));
+        run(Command::new("sh").args(["-c", &format!("{enter} {command}")]));
+        let now = Snapshot::of_process(pid).unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let same = now == Snapshot::of_new(&spec).unwrap();
+        assert_eq!(same, what == "nothing", "{what}");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use worldshim::criu::Criu;
 use worldshim::error::Result;
+use worldshim::runtime::network::Snapshot;
 use worldshim::world::processes::{
     self, DumpParameters, DumpRequest, ProcessesDumped, RestoreRequest, Restored, RestoredStdio,
     TcpPolicy,
@@ -16,6 +17,7 @@ use super::container::{Container, Place, freeze};
 /// What a test may want otherwise of a dump.
 pub struct Wishes<'a> {
     pub file_locks: bool,
+    pub compare_network: bool,
     pub ghost_limit: u32,
     pub timeout: Duration,
     pub cancel: Option<BorrowedFd<'a>>,
@@ -25,6 +27,7 @@ impl Default for Wishes<'_> {
     fn default() -> Self {
         Wishes {
             file_locks: true,
+            compare_network: true,
             ghost_limit: 64 << 20,
             timeout: Duration::from_secs(60),
             cancel: None,
@@ -47,6 +50,7 @@ pub fn dump_with(
         freeze(&freezer, frozen);
         Ok(())
     };
+    let new_network = Snapshot::of_new(&place.spec())?;
     processes::settle(container.pid, &freezer, || set(true), || set(false))?;
     processes::dump(&DumpRequest {
         criu: &Criu::find(None)?,
@@ -56,6 +60,7 @@ pub fn dump_with(
         images_dir: images,
         work_dir: &place.log(),
         freezer_cgroup: Some(&freezer),
+        new_network: wishes.compare_network.then_some(&new_network),
         leave_running: true,
         file_locks: wishes.file_locks,
         external_unix: false,

@@ -15,6 +15,7 @@ use super::{external_mounts, mount_table, stdio, tcp, vfork};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
 use crate::criu::{Call, Criu, Launch};
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime::network::Snapshot;
 
 /// Name of CRIU's log in the work directory.
 const LOG: &str = "dump.log";
@@ -40,6 +41,9 @@ pub struct DumpRequest<'a> {
     /// The container's freezer cgroup, frozen by [`settle`]. It is frozen when
     /// `dump` returns `Ok`; after an error it may be thawed.
     pub freezer_cgroup: Option<&'a Path>,
+    /// What a network namespace of the container's would look like, made just
+    /// now; without it, CRIU captures also one in which there is nothing.
+    pub new_network: Option<&'a Snapshot>,
     /// Whether the processes live on. When they do not, CRIU kills them.
     pub leave_running: bool,
     /// Capture file locks. Without it, a lock is an obstacle.
@@ -153,7 +157,12 @@ fn refuse_vfork(processes: &[Process], others: &[Process]) -> Result<()> {
 fn parameters(request: &DumpRequest<'_>, processes: &[Process]) -> Result<DumpParameters> {
     let (init, spec) = (request.init, request.spec);
     let mounts = mount_table::of_process(init)?;
-    let namespaces = namespaces::of_process(init, spec)?;
+    let mut namespaces = namespaces::of_process(init, spec)?;
+    if let Some(new) = request.new_network
+        && namespaces::network_is_as_new(&namespaces, processes, new)
+    {
+        namespaces::set_place(&mut namespaces, "net", Place::AsNew);
+    }
     let is_own = |kind| namespaces::place(&namespaces, kind) == Place::Own;
     let own = OwnNamespaces {
         cgroup: is_own("cgroup"),
@@ -222,15 +231,18 @@ fn same_key(mount: &external_mounts::ExternalMount) -> rpc::ExternalMount {
     }
 }
 
-/// Shared namespaces and standard streams that CRIU leaves alone.
+/// Namespaces that are not in the images and standard streams that CRIU leaves alone.
 fn external_resources(parameters: &DumpParameters) -> Vec<String> {
-    let shared = parameters.namespaces.iter().filter_map(|namespace| {
+    let left_alone = |place| matches!(place, Place::Shared | Place::AsNew);
+    let namespaces = parameters.namespaces.iter().filter_map(|namespace| {
         let key = namespaces::external_key(&namespace.kind)?;
         let (kind, inode) = (&namespace.kind, namespace.inode);
-        (namespace.place == Place::Shared).then(|| format!("{kind}[{inode}]:{key}"))
+        left_alone(namespace.place).then(|| format!("{kind}[{inode}]:{key}"))
     });
     let files = parameters.stdio.iter().filter(|file| file.is_declared());
-    shared.chain(files.map(|file| file.key.clone())).collect()
+    namespaces
+        .chain(files.map(|file| file.key.clone()))
+        .collect()
 }
 
 /// Whole seconds, at least one, for CRIU's own time limit.

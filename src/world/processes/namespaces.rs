@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::tree::Process;
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime::network::Snapshot;
 
 /// Where a namespace comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,9 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 pub enum Place {
     /// Made for the container.
     Own,
+    /// Made for the container, and at the dump still as it was made: nothing
+    /// of it is in the images, and a restore makes another one.
+    AsNew,
     /// Somebody else's, entered by a path in the spec: a pod's, say.
     Shared,
     /// The host's.
@@ -84,6 +89,27 @@ pub(super) fn of_process(pid: i32, spec: &Spec) -> Result<Vec<Namespace>> {
     Ok(found)
 }
 
+/// Whether the network namespace of these processes is as `new` is, and so
+/// needs no capture. What cannot be told counts as no.
+///
+/// In a user namespace it never is: one that we make would not belong to it.
+pub(super) fn network_is_as_new(
+    found: &[Namespace],
+    processes: &[Process],
+    new: &Snapshot,
+) -> bool {
+    if place(found, "net") != Place::Own || place(found, "user") != Place::Host {
+        return false;
+    }
+    let Some(init) = processes.first() else {
+        return false;
+    };
+    let theirs = |process: &Process| inode(&format!("/proc/{}/ns/net", process.host_pid)).ok();
+    let shared = theirs(init);
+    processes.iter().all(|process| theirs(process) == shared)
+        && Snapshot::of_process(init.host_pid).is_ok_and(|now| now == *new)
+}
+
 fn inode(path: &str) -> Result<Option<u64>> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.ino())),
@@ -98,6 +124,14 @@ fn inode(path: &str) -> Result<Option<u64>> {
 pub(super) fn place(namespaces: &[Namespace], kind: &str) -> Place {
     let found = namespaces.iter().find(|namespace| namespace.kind == kind);
     found.map_or(Place::Host, |namespace| namespace.place)
+}
+
+/// Changes where the namespace of this kind comes from.
+pub(super) fn set_place(namespaces: &mut [Namespace], kind: &str, place: Place) {
+    let found = namespaces
+        .iter_mut()
+        .filter(|namespace| namespace.kind == kind);
+    found.for_each(|namespace| namespace.place = place);
 }
 
 /// The key of a namespace that CRIU leaves alone when dumping and gets when restoring.
@@ -116,6 +150,8 @@ pub(super) enum Source {
     Images,
     /// The images name it by this key; the path is opened and passed.
     Passed(&'static str, PathBuf),
+    /// The images name it by this key; one is made and passed.
+    Made(&'static str),
     /// Entered by path instead of made.
     Joined(PathBuf),
 }
@@ -129,6 +165,8 @@ pub(super) fn source(recorded: &Namespace, spec: &Spec) -> Result<Source> {
             Some(key) => Ok(Source::Passed(key, path)),
             None => joined(kind, path),
         },
+        (Place::AsNew, Place::Own, _) => made(kind).map(Source::Made),
+        (Place::AsNew, Place::Shared, Some(path)) => Ok(Source::Passed(made(kind)?, path)),
         (Place::Own, Place::Shared, Some(path)) => joined(kind, path),
         (Place::Own, Place::Own, _) => Ok(Source::Images),
         (Place::Host, Place::Host, _) => Ok(Source::Images),
@@ -148,6 +186,16 @@ pub(super) fn source(recorded: &Namespace, spec: &Spec) -> Result<Source> {
     }
 }
 
+/// The key of the one kind that can be as new.
+fn made(kind: &str) -> Result<&'static str> {
+    external_key(kind).filter(|_| kind == "net").ok_or_else(|| {
+        Error::new(
+            ErrorKind::CorruptWorld,
+            format!("a world says that its {kind} namespace is as new: only net can be"),
+        )
+    })
+}
+
 fn joined(kind: &str, path: PathBuf) -> Result<Source> {
     match kind {
         "net" | "ipc" | "uts" | "time" => Ok(Source::Joined(path)),
@@ -164,7 +212,7 @@ fn joined(kind: &str, path: PathBuf) -> Result<Source> {
 
 fn words(place: Place) -> &'static str {
     match place {
-        Place::Own => "its own",
+        Place::Own | Place::AsNew => "its own",
         Place::Shared => "a shared one",
         Place::Host => "the host's",
     }

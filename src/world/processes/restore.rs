@@ -19,6 +19,7 @@ use super::restrictions::{self, Restricted};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
 use crate::criu::{Call, Criu, FIRST_PASSED_FD, Launch, Notification, PassedFd};
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::runtime::network;
 
 /// Name of CRIU's log in the work directory.
 const LOG: &str = "restore.log";
@@ -250,6 +251,7 @@ fn namespaces_for(
         match namespaces::source(namespace, request.spec)? {
             Source::Images => {}
             Source::Passed(key, path) => passed.add(namespaces::open(&path)?.as_fd(), &[key])?,
+            Source::Made(key) => passed.add(network::make(request.spec)?.as_fd(), &[key])?,
             Source::Joined(path) => joined.push(rpc::JoinNamespace {
                 kind: namespace.kind.clone(),
                 path: path.to_string_lossy().into_owned(),
