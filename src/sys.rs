@@ -206,3 +206,150 @@ pub fn unshare(flags: rustix::thread::UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: the table of descriptors stays shared, which is all that can go wrong.
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
+
+/// ptrace(2). Every request about a task comes from the thread that seized it.
+pub mod trace {
+    use std::io;
+
+    /// Registers and the like, as the kernel lays them out.
+    pub type Registers = Vec<u8>;
+
+    /// The note type of the general registers.
+    pub const GENERAL: i32 = 1;
+    /// The note type of the registers for floating point and vectors.
+    #[cfg(target_arch = "x86_64")]
+    pub const EXTENDED: i32 = 0x202;
+    /// The note type of the registers for floating point and vectors.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub const EXTENDED: i32 = 2;
+
+    /// More bytes than any set of registers has.
+    const MAX_REGISTERS: usize = 16 << 10;
+
+    /// A change of a task that [`wait`] tells of.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Change {
+        /// It ended; the status as wait(2) gives it.
+        Ended(i32),
+        /// It stopped: a signal, and the event above it if there is one.
+        Stopped {
+            /// The signal's number; with 0x80 at a system call.
+            signal: i32,
+            /// `PTRACE_EVENT_…`, or 0.
+            event: i32,
+        },
+    }
+
+    fn request(kind: libc::c_uint, pid: i32, address: usize, data: usize) -> io::Result<()> {
+        // SAFETY: the requests made here either take no pointers, or pointers to
+        // memory of the given size that outlives the call.
+        match unsafe { libc::ptrace(kind, pid, address, data) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins to trace a task, which runs on. `options` are `PTRACE_O_…`.
+    pub fn seize(pid: i32, options: i32) -> io::Result<()> {
+        request(libc::PTRACE_SEIZE, pid, 0, options as usize)
+    }
+
+    /// Has a traced task stop.
+    pub fn interrupt(pid: i32) -> io::Result<()> {
+        request(libc::PTRACE_INTERRUPT, pid, 0, 0)
+    }
+
+    /// Lets a stopped task run, with a signal or 0.
+    pub fn resume(pid: i32, signal: i32) -> io::Result<()> {
+        request(libc::PTRACE_CONT, pid, 0, signal as usize)
+    }
+
+    /// Leaves a task in its stop that a stop signal made.
+    pub fn listen(pid: i32) -> io::Result<()> {
+        request(libc::PTRACE_LISTEN, pid, 0, 0)
+    }
+
+    /// Lets a stopped task run to the next beginning or end of a system call.
+    pub fn resume_to_call(pid: i32) -> io::Result<()> {
+        request(libc::PTRACE_SYSCALL, pid, 0, 0)
+    }
+
+    /// Ends the tracing of a stopped task, which runs on with a signal or 0.
+    pub fn detach(pid: i32, signal: i32) -> io::Result<()> {
+        request(libc::PTRACE_DETACH, pid, 0, signal as usize)
+    }
+
+    /// The status with which a task at `PTRACE_EVENT_EXIT` is ending.
+    pub fn exit_status(pid: i32) -> io::Result<i32> {
+        let mut message: libc::c_ulong = 0;
+        request(libc::PTRACE_GETEVENTMSG, pid, 0, &raw mut message as usize)?;
+        Ok(message as i32)
+    }
+
+    /// A stopped task's registers of one kind.
+    pub fn registers(pid: i32, kind: i32) -> io::Result<Registers> {
+        let mut bytes = vec![0u8; MAX_REGISTERS];
+        let mut slice = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        let slice_at = &raw mut slice as usize;
+        request(libc::PTRACE_GETREGSET, pid, kind as usize, slice_at)?;
+        bytes.truncate(slice.iov_len);
+        Ok(bytes)
+    }
+
+    /// Gives a stopped task registers of one kind.
+    pub fn set_registers(pid: i32, kind: i32, registers: &[u8]) -> io::Result<()> {
+        let slice = libc::iovec {
+            iov_base: registers.as_ptr().cast_mut().cast(),
+            iov_len: registers.len(),
+        };
+        let slice_at = &raw const slice as usize;
+        request(libc::PTRACE_SETREGSET, pid, kind as usize, slice_at)
+    }
+
+    /// A stopped task's blocked signals.
+    pub fn signal_mask(pid: i32) -> io::Result<u64> {
+        let mut mask = 0u64;
+        let mask_at = &raw mut mask as usize;
+        request(libc::PTRACE_GETSIGMASK, pid, size_of::<u64>(), mask_at)?;
+        Ok(mask)
+    }
+
+    /// Sets a stopped task's blocked signals.
+    pub fn set_signal_mask(pid: i32, mask: u64) -> io::Result<()> {
+        let mask_at = &raw const mask as usize;
+        request(libc::PTRACE_SETSIGMASK, pid, size_of::<u64>(), mask_at)
+    }
+
+    /// Waits for a child or a traced task; `None` when nothing has changed and
+    /// it should not block.
+    pub fn wait(pid: i32, block: bool) -> io::Result<Option<Change>> {
+        let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` is a valid place for the result.
+            match unsafe { libc::waitpid(pid, &raw mut status, flags) } {
+                0 => return Ok(None),
+                -1 => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+                _ => return Ok(Some(change(status))),
+            }
+        }
+    }
+
+    fn change(status: i32) -> Change {
+        match libc::WIFSTOPPED(status) {
+            true => Change::Stopped {
+                signal: libc::WSTOPSIG(status),
+                event: status >> 16,
+            },
+            false => Change::Ended(status),
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod cause;
 pub mod driver;
 pub mod features;
+mod guard;
 pub mod images;
 pub mod log;
 pub mod rpc;
@@ -15,4 +16,5 @@ mod wire;
 mod worker;
 
 pub use driver::{Answer, Call, Criu, Notification, PATIENCE};
+pub use guard::{Death, OnDeath};
 pub use worker::{FIRST_PASSED_FD, Launch, PassedFd, Worker};

@@ -16,9 +16,10 @@ use command_fds::{CommandFdExt, FdMapping};
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::time::Timespec;
 
+use super::guard::{Guard, OnDeath};
 use super::rpc;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::sys::ChildSetup;
@@ -43,7 +44,7 @@ pub struct PassedFd {
 }
 
 /// How a `criu` process is started.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Launch {
     /// Descriptors that it gets.
     pub fds: Vec<PassedFd>,
@@ -54,6 +55,8 @@ pub struct Launch {
     /// Kill it when we die. Not for dumps: a `criu` that loses its client
     /// puts the processes right and gives up, a killed one cannot.
     pub dies_with_us: bool,
+    /// Watches over its death, for what it holds then.
+    pub on_death: Option<OnDeath>,
 }
 
 /// A message from CRIU and the descriptor that came with it.
@@ -82,6 +85,7 @@ pub struct Worker {
     socket: OwnedFd,
     stderr: File,
     status: Option<ExitStatus>,
+    guard: Option<Guard>,
 }
 
 impl Worker {
@@ -124,14 +128,21 @@ impl Worker {
             .spawn()
             .context(|| format!("start {}", program.display()))?;
         drop(command); // With it our copy of CRIU's end, so that its death is seen.
-        Worker::watch(child, ours, stderr)
+        let mut worker = Worker::watch(child, ours, stderr)?;
+        if let Some(on_death) = launch.on_death {
+            let pid = worker.pid().as_raw_pid();
+            worker.guard = Some(Guard::start(pid, on_death)?);
+        }
+        Ok(worker)
     }
 
-    /// Has the kernel end other processes before this one when memory runs out.
-    /// Needs CAP_SYS_RESOURCE; does nothing without it.
-    pub fn spare_from_oom(&self) {
+    /// Puts it before others, for memory and for the processor: it is not to
+    /// be ended while it holds a container, nor to hold it longer than needed.
+    /// Does what our privileges allow.
+    pub fn put_first(&self) {
         let path = format!("/proc/{}/oom_score_adj", self.pid().as_raw_pid());
         let _ = std::fs::write(path, "-999");
+        let _ = rustix::process::setpriority_process(Some(self.pid()), -15);
     }
 
     fn watch(mut child: Child, socket: OwnedFd, stderr: File) -> Result<Worker> {
@@ -143,6 +154,7 @@ impl Worker {
                 socket,
                 stderr,
                 status: None,
+                guard: None,
             }),
             Err(errno) => {
                 let _ = child.kill();
@@ -241,7 +253,7 @@ impl Worker {
     /// Ends CRIU at once and reaps it. Harmless when it has ended.
     pub fn kill(&mut self) {
         if self.status.is_none() {
-            let _ = self.child.kill();
+            let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
             let _ = self.reap();
         }
     }
@@ -250,7 +262,10 @@ impl Worker {
         if let Some(status) = self.status {
             return Ok(status);
         }
-        let status = self.child.wait()?;
+        let status = match &mut self.guard {
+            Some(guard) => guard.reap()?,
+            None => self.child.wait()?,
+        };
         self.status = Some(status);
         Ok(status)
     }

@@ -14,6 +14,7 @@ mod external_mounts;
 mod mount_table;
 mod namespaces;
 mod parameters;
+mod rescue;
 mod restore;
 mod restored_images;
 mod restrictions;

@@ -10,7 +10,7 @@ use worldshim::ErrorKind;
 use worldshim::criu::PATIENCE;
 use worldshim::world::processes::ProcessesDumped;
 
-use crate::container::{Container, Place, freeze, read_until};
+use crate::container::{Container, Place, eventually, freeze, read_until};
 use crate::steps::{Wishes, dump, dump_with, try_dump, try_restore};
 use crate::{LOOP, python};
 
@@ -200,4 +200,50 @@ fn a_new_spec_that_does_not_fit_is_refused() {
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|namespace| namespace["type"] != "pid");
     });
+}
+
+/// The `criu` that works in this directory, once it is there. (Other tests may
+/// have one at the same time.)
+fn criu_in(work_dir: &std::path::Path) -> rustix::process::Pid {
+    eventually("criu", || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let children = tasks.map(|task| fs::read_to_string(task.path().join("children")));
+        let children: Vec<String> = children.flatten().collect();
+        let mut pids = children.iter().flat_map(|line| line.split_whitespace());
+        pids.find(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == work_dir))
+            .and_then(|pid| rustix::process::Pid::from_raw(pid.parse().unwrap()))
+    })
+}
+
+#[test]
+fn a_killed_criu_leaves_the_container_running() {
+    let threads = format!(
+        "import threading, time\ndef work():\n    while True: time.sleep(0.001)\n\
+         for i in range(3): threading.Thread(target=work, daemon=True).start()\n{COUNT}"
+    );
+    let (container, output) = python(&threads).start();
+    read_until(&output, "ready\n");
+    let whole = dump(&container, &container.place.images()).took;
+    assert_unharmed(&container);
+    let kills = 40;
+    for kill in 0..kills {
+        let after = whole.mul_f64(f64::from(kill) / f64::from(kills));
+        let work_dir = container.place.log();
+        let killer = std::thread::spawn(move || {
+            let pid = criu_in(&work_dir);
+            std::thread::sleep(after);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        });
+        let result = try_dump(&container, &container.place.images());
+        killer.join().unwrap();
+        if let Err(error) = result {
+            assert_eq!(error.kind(), ErrorKind::Criu, "{error}");
+            assert!(error.to_string().contains("signal 9"), "{error}");
+        }
+        assert_unharmed(&container);
+        let status = fs::read_to_string(format!("/proc/{}/status", container.pid)).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000"), "{status}");
+        assert!(status.contains("TracerPid:\t0"), "{status}");
+    }
+    dump(&container, &container.place.images());
 }

@@ -10,10 +10,11 @@ use rustix::fs::{Mode, OFlags};
 use super::external_mounts::OwnNamespaces;
 use super::namespaces::{self, Place};
 use super::parameters::DumpParameters;
+use super::rescue::Rescue;
 use super::tree::{self, Process};
 use super::{external_mounts, mount_table, stdio, tcp, vfork};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
-use crate::criu::{Call, Criu, Launch};
+use crate::criu::{Call, Criu, Launch, OnDeath};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::network::Snapshot;
 
@@ -86,7 +87,15 @@ pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
     let work = open_directory(request.work_dir)?;
     let options = options(request, &parameters, &images, &work);
     let began = Instant::now();
-    let mut worker = request.criu.start(Launch::default())?;
+    let rescue = match request.freezer_cgroup {
+        Some(cgroup) => Rescue::prepare(cgroup)?,
+        None => None,
+    };
+    let mut worker = request.criu.start(Launch {
+        on_death: rescue.map(|rescue| -> OnDeath { Box::new(move |death| rescue.on_death(death)) }),
+        ..Launch::default()
+    })?;
+    worker.put_first();
     worker.call(Call {
         request: rpc::Request {
             kind: RequestType::Dump.into(),

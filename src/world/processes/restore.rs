@@ -108,6 +108,7 @@ pub fn restore(request: &mut RestoreRequest<'_>) -> Result<Restored> {
         cgroup_procs: open_for_writing(request.cgroup_procs)?,
         new_cgroup_namespace: own_cgroup_namespace(request),
         dies_with_us: true,
+        on_death: None,
     };
     let cgroups = request.cgroup_procs;
     run(request, launch, options, &restricted).inspect_err(|_| sweep(cgroups))

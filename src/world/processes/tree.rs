@@ -39,22 +39,27 @@ pub(super) fn below(init: i32) -> Result<Vec<Process>> {
 /// Processes of the cgroup (and those below it) that are not in `tree`.
 pub(super) fn others(cgroup: &Path, tree: &[Process]) -> Result<Vec<Process>> {
     let known: BTreeSet<i32> = tree.iter().map(|process| process.host_pid).collect();
-    let mut pids = BTreeSet::new();
-    members(cgroup, &mut pids)?;
-    Ok(pids
+    Ok(members(cgroup)?
         .difference(&known)
         .filter_map(|pid| read(*pid).ok()) // A zombie may go away while we look.
         .collect())
 }
 
-fn members(cgroup: &Path, pids: &mut BTreeSet<i32>) -> Result<()> {
+/// Ids of the processes of a cgroup and of those below it.
+pub(super) fn members(cgroup: &Path) -> Result<BTreeSet<i32>> {
+    let mut pids = BTreeSet::new();
+    add_members(cgroup, &mut pids)?;
+    Ok(pids)
+}
+
+fn add_members(cgroup: &Path, pids: &mut BTreeSet<i32>) -> Result<()> {
     let procs = cgroup.join("cgroup.procs");
     let text = std::fs::read_to_string(&procs).context(|| format!("read {}", procs.display()))?;
     pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     let entries = std::fs::read_dir(cgroup).context(|| format!("list {}", cgroup.display()))?;
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            members(&entry.path(), pids)?;
+            add_members(&entry.path(), pids)?;
         }
     }
     Ok(())
