@@ -1,5 +1,6 @@
 //! What a world is: capture, verify, bring back.
 
+pub mod cgroup_path;
 pub mod checkpoint;
 pub mod checksum;
 pub mod config;

@@ -15,6 +15,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Prefix of our annotations.
 pub const PREFIX: &str = "dev.worldshim.";
+/// The one annotation that is no wish: a restore notes the path it replaced.
+pub const GIVEN_CGROUP: &str = "given-cgroups-path";
 
 /// What shall happen at a checkpoint or a restore of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,7 @@ impl Policy {
             "file-locks" => self.file_locks = yes_or_no(key, value)?,
             "external-unix-sockets" => self.external_unix_sockets = yes_or_no(key, value)?,
             "exit" => self.exit = yes_or_no(key, value)?,
+            GIVEN_CGROUP => {}
             _ => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,

@@ -7,7 +7,7 @@
 //! makes the control groups, and lets CRIU bring the processes back.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Spec};
@@ -23,8 +23,8 @@ use super::manifest::{Manifest, PartKind};
 use super::policy::Policy;
 use super::processes::{self, RestoreRequest, RestoredStdio};
 use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
-use super::spec;
 use super::verify::{Verified, VerifiedWorld, verify, verify_again};
+use super::{cgroup_path, spec};
 use crate::cgroup::Cgroup;
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -73,7 +73,7 @@ pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -
     let plan = Plan::new(request, None)?;
     plan.verify_rootfs()?;
     same_base(&plan.world.manifest, &identify()?)?;
-    own_cgroup_path(&request.target, &plan.spec, &plan.world.manifest)?;
+    own_cgroup_path(&plan)?;
     remember(&request.target, &plan.world.verified())?;
     runtime::mount_rootfs(&request.rootfs, &request.target.rootfs())
 }
@@ -294,19 +294,13 @@ fn same_base(world: &Manifest, new: &Identity) -> Result<()> {
     }
 }
 
-/// A client that makes the new container from the old one's spec (`ctr c
-/// restore`) leaves the old one's cgroup in it, where the original may still
-/// live: the last step of the path then becomes the new container's id.
-fn own_cgroup_path(target: &Target, spec: &Spec, world: &Manifest) -> Result<()> {
-    let old = &world.container.id;
-    let path = runtime::cgroup_path(spec, &target.id);
-    if *old == target.id || path.file_name() != Some(Path::new(old).as_os_str()) {
+/// See [`cgroup_path`].
+fn own_cgroup_path(plan: &Plan<'_>) -> Result<()> {
+    let (target, world) = (&plan.request.target, &plan.world);
+    let old = &world.manifest.container.id;
+    let Some(spec) = cgroup_path::own(target, &plan.spec, &world_spec(world)?, old) else {
         return Ok(());
-    }
-    let mut spec = spec.clone();
-    if let Some(linux) = spec.linux_mut() {
-        linux.set_cgroups_path(Some(path.with_file_name(&target.id)));
-    }
+    };
     let file = target.bundle.join("config.json");
     spec.save(&file).map_err(|error| {
         Error::caused_by(ErrorKind::Io, format!("write {}", file.display()), error)
