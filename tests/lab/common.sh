@@ -25,7 +25,8 @@ mirror_lines() {
 	apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' | sort -u |
 		while IFS='|' read -r label uri; do
 			case $label in
-			Debian) printf '%s\n' "deb $uri $suite main" "deb $uri $suite-updates main" ;;
+			Debian) printf '%s\n' "deb $uri $suite main" "deb $uri $suite-updates main" \
+				${also_suites:+"deb [check-valid-until=no] $uri $also_suites main"} ;;
 			Debian-Security) echo "deb $uri $suite-security main" ;;
 			esac
 		done
