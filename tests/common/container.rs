@@ -34,7 +34,13 @@ pub struct Container {
 impl Container {
     /// Runs a container in the background.
     #[track_caller]
-    pub fn run(test: &Test, name: &str, options: &[&str], image: &str, program: &[&str]) -> Container {
+    pub fn run(
+        test: &Test,
+        name: &str,
+        options: &[&str],
+        image: &str,
+        program: &[&str],
+    ) -> Container {
         let id = test.id(name);
         let mut words = vec!["run", "-d", "--runtime", RUNTIME, "--null-io"];
         words.extend(options);
@@ -62,7 +68,13 @@ impl Container {
 
     /// A container without a task: see [`Container::start`].
     #[track_caller]
-    pub fn create(test: &Test, name: &str, options: &[&str], image: &str, program: &[&str]) -> Container {
+    pub fn create(
+        test: &Test,
+        name: &str,
+        options: &[&str],
+        image: &str,
+        program: &[&str],
+    ) -> Container {
         let id = test.id(name);
         let mut words = vec!["container", "create", "--runtime", RUNTIME];
         words.extend(options);
@@ -92,7 +104,13 @@ impl Container {
     #[track_caller]
     pub fn checkpoint_to(&self, test: &Test, name: &str) -> PathBuf {
         let path = test.path(name);
-        ctr::ok(&["task", "checkpoint", "--image-path", path.to_str().expect("UTF-8"), &self.id]);
+        ctr::ok(&[
+            "task",
+            "checkpoint",
+            "--image-path",
+            path.to_str().expect("UTF-8"),
+            &self.id,
+        ]);
         path
     }
 
@@ -103,7 +121,9 @@ impl Container {
 
     /// A path in the container's root.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.bundle().join("rootfs").join(name.trim_start_matches('/'))
+        self.bundle()
+            .join("rootfs")
+            .join(name.trim_start_matches('/'))
     }
 
     /// The contents of a file in the container's root, trimmed.
@@ -111,7 +131,9 @@ impl Container {
     pub fn read(&self, name: &str) -> String {
         let path = self.path(name);
         let text = fs::read_to_string(&path);
-        text.unwrap_or_else(|error| panic!("read {}: {error}", path.display())).trim().to_owned()
+        text.unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+            .trim()
+            .to_owned()
     }
 
     /// How far the counter is; 0 before it counts.
@@ -126,13 +148,18 @@ impl Container {
 
     fn told(&self, word: usize) -> u64 {
         let text = fs::read_to_string(self.path("/count")).unwrap_or_default();
-        text.split_whitespace().nth(word).and_then(|word| word.parse().ok()).unwrap_or(0)
+        text.split_whitespace()
+            .nth(word)
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Waits for the counter.
     #[track_caller]
     pub fn counts_past(&self, count: u64) {
-        within(20, &format!("{} counts past {count}", self.id), || self.count() > count);
+        within(20, &format!("{} counts past {count}", self.id), || {
+            self.count() > count
+        });
     }
 
     /// The counter goes on from `count`, where the checkpoint was, and did not start anew.
@@ -161,9 +188,12 @@ impl Container {
     #[track_caller]
     pub fn pid(&self) -> i32 {
         let list = ctr::ok(&["task", "ls"]);
-        let mut rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut rows = list
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
         let row = rows.find(|row| row.first() == Some(&self.id.as_str()));
-        row.and_then(|row| row.get(1)?.parse().ok()).expect("a process id")
+        row.and_then(|row| row.get(1)?.parse().ok())
+            .expect("a process id")
     }
 
     /// The paths of its init's control groups, each once.
@@ -171,7 +201,10 @@ impl Container {
         let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).unwrap_or_default();
         let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         // The lab's unused hierarchies show the lab's own place.
-        let mut paths: Vec<String> = paths.filter(|path| *path != "/").map(str::to_owned).collect();
+        let mut paths: Vec<String> = paths
+            .filter(|path| *path != "/")
+            .map(str::to_owned)
+            .collect();
         paths.sort();
         paths.dedup();
         paths
@@ -215,7 +248,11 @@ impl Before<'_> {
         container.counts_past(now + 1);
         let most = self.gap.max(took) + Duration::from_millis(700);
         let gap = container.longest_gap();
-        assert!(gap <= most, "{} stood still for {gap:?}, the call took {took:?}", container.id);
+        assert!(
+            gap <= most,
+            "{} stood still for {gap:?}, the call took {took:?}",
+            container.id
+        );
     }
 }
 

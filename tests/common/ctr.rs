@@ -16,7 +16,10 @@ const PATIENCE: &str = "90";
 /// A `ctr` command that is ended after a while.
 pub fn command<S: AsRef<OsStr>>(words: &[S]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["-k", "2", PATIENCE, "ctr"]).args(words).stdin(Stdio::null());
+    command
+        .args(["-k", "2", PATIENCE, "ctr"])
+        .args(words)
+        .stdin(Stdio::null());
     command
 }
 
@@ -43,12 +46,19 @@ pub fn ok<S: AsRef<OsStr>>(words: &[S]) -> String {
 #[track_caller]
 pub fn fails<S: AsRef<OsStr>>(words: &[S]) -> String {
     let output = run(words);
-    assert!(!output.status.success(), "ctr {} did not fail", shown(words));
+    assert!(
+        !output.status.success(),
+        "ctr {} did not fail",
+        shown(words)
+    );
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn shown<S: AsRef<OsStr>>(words: &[S]) -> String {
-    let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    let words: Vec<_> = words
+        .iter()
+        .map(|word| word.as_ref().to_string_lossy())
+        .collect();
     words.join(" ")
 }
 
@@ -65,7 +75,9 @@ pub fn within(seconds: u64, what: &str, mut reached: impl FnMut() -> bool) {
 /// The status of a task as `ctr task ls` prints it.
 pub fn status(id: &str) -> Option<String> {
     let list = ok(&["task", "ls"]);
-    let mut rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows = list
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|row| row.first() == Some(&id))?;
     row.get(2).map(|status| (*status).to_owned())
 }
@@ -74,7 +86,9 @@ pub fn status(id: &str) -> Option<String> {
 #[track_caller]
 pub fn remove(id: &str) {
     run(&["task", "kill", "-s", "KILL", id]);
-    within(20, &format!("end of {id}"), || status(id).is_none_or(|status| status == "STOPPED"));
+    within(20, &format!("end of {id}"), || {
+        status(id).is_none_or(|status| status == "STOPPED")
+    });
     run(&["task", "rm", id]);
     ok(&["container", "rm", id]);
 }
@@ -83,13 +97,19 @@ pub fn remove(id: &str) {
 /// complains of nothing.
 pub fn remove_all(prefix: &str) {
     let ids = run(&["container", "ls", "-q"]);
-    for id in String::from_utf8_lossy(&ids.stdout).lines().filter(|id| id.starts_with(prefix)) {
+    for id in String::from_utf8_lossy(&ids.stdout)
+        .lines()
+        .filter(|id| id.starts_with(prefix))
+    {
         run(&["task", "rm", "--force", id]);
         run(&["container", "rm", id]);
     }
     let images = run(&["image", "ls", "-q"]);
     let ours = format!("example.test/{prefix}");
-    for image in String::from_utf8_lossy(&images.stdout).lines().filter(|name| name.starts_with(&ours)) {
+    for image in String::from_utf8_lossy(&images.stdout)
+        .lines()
+        .filter(|name| name.starts_with(&ours))
+    {
         run(&["image", "rm", image]);
     }
 }

@@ -31,8 +31,15 @@ impl Fifos {
             .expect("make a FIFO");
             // For both, so that no open waits and the other end sees no end.
             let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-            let file = File::options().read(true).write(true).custom_flags(nonblocking).open(&path);
-            (path.to_string_lossy().into_owned(), file.expect("open a FIFO"))
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .custom_flags(nonblocking)
+                .open(&path);
+            (
+                path.to_string_lossy().into_owned(),
+                file.expect("open a FIFO"),
+            )
         };
         let (stdin_path, stdin) = make("in");
         let (stdout_path, stdout) = make("out");
@@ -57,7 +64,9 @@ impl Fifos {
 
     /// Writes to stdin.
     pub fn write(&self, text: &str) {
-        (&self.stdin).write_all(text.as_bytes()).expect("write to a FIFO");
+        (&self.stdin)
+            .write_all(text.as_bytes())
+            .expect("write to a FIFO");
     }
 
     /// Reads stdout until it says `wanted`.

@@ -17,7 +17,13 @@ impl Leftovers {
         for top in ["/run", "/tmp"] {
             walk("file", Path::new(top), needle, true, &mut found);
         }
-        walk("cgroup", Path::new("/sys/fs/cgroup"), needle, false, &mut found);
+        walk(
+            "cgroup",
+            Path::new("/sys/fs/cgroup"),
+            needle,
+            false,
+            &mut found,
+        );
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
         for line in mounts.lines().filter(|line| line.contains(needle)) {
             found.insert(format!("mount {}", line.split(' ').nth(4).unwrap_or(line)));

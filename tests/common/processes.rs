@@ -13,7 +13,9 @@ struct Process {
 
 fn all() -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("list /proc");
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(read).collect()
 }
 
@@ -26,8 +28,15 @@ fn read(pid: i32) -> Option<Process> {
     }
     let parent = after_name.next()?.parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
-    Some(Process { pid, parent, command })
+    let command = String::from_utf8_lossy(&command)
+        .replace('\0', " ")
+        .trim()
+        .to_owned();
+    Some(Process {
+        pid,
+        parent,
+        command,
+    })
 }
 
 /// The shim of a container that has one to itself.
@@ -43,15 +52,23 @@ pub fn shim_of(id: &str) -> Option<i32> {
 /// The helper that works for the container at this moment.
 pub fn helper_of(id: &str) -> Option<i32> {
     let shim = shim_of(id)?;
-    let is_helper = |process: &Process| process.parent == shim && process.command.ends_with(" helper");
-    all().iter().find(|process| is_helper(process)).map(|process| process.pid)
+    let is_helper =
+        |process: &Process| process.parent == shim && process.command.ends_with(" helper");
+    all()
+        .iter()
+        .find(|process| is_helper(process))
+        .map(|process| process.pid)
 }
 
 /// The CRIU that works for the container at this moment.
 pub fn criu_of(id: &str) -> Option<i32> {
     let helper = helper_of(id)?;
-    let is_criu = |process: &Process| process.parent == helper && process.command.contains(" swrk ");
-    all().iter().find(|process| is_criu(process)).map(|process| process.pid)
+    let is_criu =
+        |process: &Process| process.parent == helper && process.command.contains(" swrk ");
+    all()
+        .iter()
+        .find(|process| is_criu(process))
+        .map(|process| process.pid)
 }
 
 /// SIGKILL. False where there is no such process any more.

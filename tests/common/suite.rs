@@ -101,8 +101,19 @@ pub fn main(letter: char, cases: Vec<Case>) -> ExitCode {
             // containerd makes some folders when the first container runs, and CRIU
             // keeps what it learns of the kernel in /run/criu.kdat.
             let criu = std::process::Command::new("criu").arg("check").output();
-            assert!(criu.is_ok_and(|output| output.status.success()), "criu check fails");
-            ctr::ok(&["run", "--rm", "--runtime", ctr::RUNTIME, BUSYBOX, "warm-up", "true"]);
+            assert!(
+                criu.is_ok_and(|output| output.status.success()),
+                "criu check fails"
+            );
+            ctr::ok(&[
+                "run",
+                "--rm",
+                "--runtime",
+                ctr::RUNTIME,
+                BUSYBOX,
+                "warm-up",
+                "true",
+            ]);
             Leftovers::of("")
         }
     };
@@ -129,8 +140,22 @@ pub fn main(letter: char, cases: Vec<Case>) -> ExitCode {
 fn trial(prefix: String, case: Case) -> Trial {
     Trial::test(case.name, move || {
         let _held = match case.alone {
-            true => (None, Some(ALONE.write().unwrap_or_else(|poisoned| poisoned.into_inner()))),
-            false => (Some(ALONE.read().unwrap_or_else(|poisoned| poisoned.into_inner())), None),
+            true => (
+                None,
+                Some(
+                    ALONE
+                        .write()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner()),
+                ),
+            ),
+            false => (
+                Some(
+                    ALONE
+                        .read()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner()),
+                ),
+                None,
+            ),
         };
         let test = Test::new(prefix);
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (case.run)(&test)));

@@ -23,7 +23,13 @@ fn restored(test: &Test, options: &[&str]) -> Container {
 
 fn all_verbs(test: &Test) {
     let container = restored(test, &[]);
-    assert_eq!(container.exec(&["sh", "-c", "echo $((6*7)); hostname"]).lines().next(), Some("42"));
+    assert_eq!(
+        container
+            .exec(&["sh", "-c", "echo $((6*7)); hostname"])
+            .lines()
+            .next(),
+        Some("42")
+    );
     ctr::ok(&["task", "pause", &container.id]);
     assert_eq!(container.status(), "PAUSED");
     let at = container.count();
@@ -46,24 +52,40 @@ fn limits(test: &Test) {
     let container = restored(test, &["--memory-limit", "33554432", "--cpu-shares", "512"]);
     let metrics = ctr::ok(&["task", "metrics", &container.id]);
     let figure = |names: &[&str]| -> u64 {
-        let line = metrics.lines().find(|line| names.iter().any(|name| line.split_whitespace().next() == Some(name)));
+        let line = metrics.lines().find(|line| {
+            names
+                .iter()
+                .any(|name| line.split_whitespace().next() == Some(name))
+        });
         let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
         value.unwrap_or_else(|| panic!("none of {names:?} in {metrics}"))
     };
     assert!(figure(&["memory.usage_in_bytes", "memory.usage"]) > 0);
     assert!(figure(&["pids.current"]) > 0);
-    assert_eq!(figure(&["memory.limit_in_bytes", "memory.usage_limit"]), 32 << 20);
+    assert_eq!(
+        figure(&["memory.limit_in_bytes", "memory.usage_limit"]),
+        32 << 20
+    );
     let events = test.path("events");
     let mut listener = ctr::command(&["events"])
         .stdout(std::fs::File::create(&events).expect("a file"))
         .spawn()
         .expect("ctr events");
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let exec = ctr::run(&["task", "exec", "--exec-id", "hog", &container.id, "tail", "/dev/zero"]);
+    let exec = ctr::run(&[
+        "task",
+        "exec",
+        "--exec-id",
+        "hog",
+        &container.id,
+        "tail",
+        "/dev/zero",
+    ]);
     assert_eq!(exec.status.code(), Some(137), "the exec runs out of memory");
     ctr::within(10, "an event /tasks/oom", || {
         let told = std::fs::read_to_string(&events).unwrap_or_default();
-        told.lines().any(|line| line.contains("/tasks/oom") && line.contains(&container.id))
+        told.lines()
+            .any(|line| line.contains("/tasks/oom") && line.contains(&container.id))
     });
     let _ = listener.kill();
     let _ = listener.wait();

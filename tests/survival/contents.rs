@@ -17,7 +17,11 @@ pub fn cases() -> Vec<Case> {
     vec![shared("contents_of_a_world", contents)]
 }
 
-const SECRETS: [&str; 3] = ["geheim-4711-geheim", "hunter2-hunter2", "ghp_0123456789abcdefghijklmnopqrstuvwxyz"];
+const SECRETS: [&str; 3] = [
+    "geheim-4711-geheim",
+    "hunter2-hunter2",
+    "ghp_0123456789abcdefghijklmnopqrstuvwxyz",
+];
 
 fn contents(test: &Test) {
     let [password, url, token] = [
@@ -25,10 +29,27 @@ fn contents(test: &Test) {
         format!("DATABASE_URL=postgres://u:{}@db/x", SECRETS[1]),
         format!("HARMLESS={}", SECRETS[2]),
     ];
-    let options = ["--env", &password, "--env", &url, "--env", &token, "--env", "PLAIN=plainly visible"];
+    let options = [
+        "--env",
+        &password,
+        "--env",
+        &url,
+        "--env",
+        &token,
+        "--env",
+        "PLAIN=plainly visible",
+    ];
     let options = [&options[..], &["--hostname", "myhost", "--label", "who=me"]].concat();
     let container = Container::counter(test, "a", &options);
-    ctr::ok(&["task", "exec", "-d", "--exec-id", "background", &container.id, "sleep", "1000"]);
+    let fifos = test.path("fifos");
+    let background = [
+        "--exec-id",
+        "background",
+        "--fifo-dir",
+        fifos.to_str().expect("UTF-8"),
+        &container.id,
+    ];
+    ctr::ok(&[&["task", "exec", "-d"], &background[..], &["sleep", "1000"]].concat());
     let begun = Instant::now();
     let world = container.checkpoint_to(test, "world");
     let took = begun.elapsed().as_nanos() as u64;
@@ -37,12 +58,20 @@ fn contents(test: &Test) {
 
     let times = &manifest["times"];
     let (frozen, total) = (number(&times["frozenNs"]), number(&times["totalNs"]));
-    assert!(frozen > 1_000_000 && frozen <= total && total <= took, "{frozen} {total} {took}");
+    assert!(
+        frozen > 1_000_000 && frozen <= total && total <= took,
+        "{frozen} {total} {took}"
+    );
     assert_eq!(manifest["container"]["id"], *container.id, "{manifest:#}");
     assert_eq!(manifest["container"]["namespace"], "default");
     assert_eq!(manifest["container"]["labels"]["who"], "me");
     assert_eq!(manifest["image"]["name"], ctr::BUSYBOX);
-    assert!(manifest["base"]["chainId"].as_str().is_some_and(|id| id.starts_with("sha256:")), "{manifest:#}");
+    assert!(
+        manifest["base"]["chainId"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("sha256:")),
+        "{manifest:#}"
+    );
     let omitted = manifest["omitted"].as_array().expect("a list");
     assert_eq!(omitted.len(), 1, "{omitted:?}");
     assert_eq!(omitted[0]["execId"], "background");
@@ -53,7 +82,12 @@ fn contents(test: &Test) {
         assert!(text.contains("plainly visible"), "{name}: {text}");
         assert!(text.contains("<redacted:hmac-sha256:"), "{name}: {text}");
     }
-    assert!(number(&Value::from(manifest["redacted"].as_array().expect("a list").len())) >= 6, "{manifest:#}");
+    assert!(
+        number(&Value::from(
+            manifest["redacted"].as_array().expect("a list").len()
+        )) >= 6,
+        "{manifest:#}"
+    );
     for entry in fs::read_dir(&world).expect("the world").flatten() {
         let is_image = entry.file_name().to_string_lossy().ends_with(".img");
         let bytes = fs::read(entry.path()).expect("a file");
@@ -67,7 +101,10 @@ fn contents(test: &Test) {
     clone.start(Some(&world), &Default::default());
     let environ = fs::read(format!("/proc/{}/environ", clone.pid())).expect("environ");
     for secret in SECRETS {
-        assert!(memchr::memmem::find(&environ, secret.as_bytes()).is_some(), "{secret} is lost");
+        assert!(
+            memchr::memmem::find(&environ, secret.as_bytes()).is_some(),
+            "{secret} is lost"
+        );
     }
 }
 
@@ -75,14 +112,23 @@ fn contents(test: &Test) {
 fn layout(world: &Path, manifest: &Value) {
     let private = |path: &Path, mode: u32| {
         let metadata = fs::symlink_metadata(path).expect("metadata");
-        assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{}", path.display());
+        assert_eq!(
+            metadata.permissions().mode() & 0o7777,
+            mode,
+            "{}",
+            path.display()
+        );
         assert_eq!(metadata.uid(), 0);
         metadata
     };
     private(world, 0o700);
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(world).expect("the world").flatten() {
-        assert!(private(&entry.path(), 0o600).is_file(), "{:?}", entry.file_name());
+        assert!(
+            private(&entry.path(), 0o600).is_file(),
+            "{:?}",
+            entry.file_name()
+        );
         found.insert(entry.file_name().to_string_lossy().into_owned());
     }
     assert!(found.remove("world.json"));
@@ -93,7 +139,12 @@ fn layout(world: &Path, manifest: &Value) {
         let bytes = fs::read(world.join(name)).expect("a listed file");
         assert_eq!(number(&file["size"]), bytes.len() as u64, "{name}");
         let digest = hex::encode(Sha256::digest(&bytes));
-        assert!(file["sha256"].as_str().is_some_and(|sha256| sha256.ends_with(&digest)), "{name}");
+        assert!(
+            file["sha256"]
+                .as_str()
+                .is_some_and(|sha256| sha256.ends_with(&digest)),
+            "{name}"
+        );
     }
     assert!(found.is_empty(), "not listed: {found:?}");
 }
@@ -103,5 +154,7 @@ fn json(path: &Path) -> Value {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }

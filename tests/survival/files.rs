@@ -19,7 +19,7 @@ const PREPARE: &str = "
 mkdir -p /data/sub/deep /data/empty
 echo one >/data/file; ln /data/file /data/hard; ln -s file /data/link; ln -s /nowhere /data/dangling
 chmod 640 /data/file; chown 12:34 /data/sub; chmod 1777 /data/empty
-mkfifo /data/fifo; mknod /data/null c 1 3
+mkfifo /data/fifo /data/fifo2; mknod /data/null c 1 3
 echo odd >'/data/odd \" name '
 dd if=/dev/zero of=/data/sparse bs=1 count=1 seek=1048575 2>/dev/null
 touch -d '2001-02-03 04:05:06' /data/old
@@ -27,7 +27,7 @@ rm /etc/os-release
 rm -rf /var; mkdir /var; echo only >/var/only
 exec 5<>/data/open; echo before >&5
 touch /ready
-exec sleep 100000";
+while :; do read nothing </data/fifo2; done";
 
 /// Changes everything that [`PREPARE`] made, and more.
 const SPOIL: &str = "
@@ -36,9 +36,11 @@ echo added >/data/added; mkdir -p /new/dir; echo x >/new/dir/x; ln /new/dir/x /n
 echo again >/etc/os-release; rm -f /var/only; mkdir -p /var/back; chmod 700 /data; chown 5:5 /data/empty
 rm -f /bin/wget; rm /data/open; ln /data/added /data/open; rm -rf /usr; touch /ready";
 
-/// Every file with all that can be seen of it.
-const LIST: &str = "cd /; find . -xdev | sort | while read -r f; do stat -c '%n %F %a %u:%g %h %s %Y %t' \"$f\"; \
-    [ -L \"$f\" ] && readlink \"$f\"; [ -f \"$f\" ] && [ ! -L \"$f\" ] && md5sum <\"$f\"; done; true";
+/// Every file with all that can be seen of it, less what the kernel makes.
+const LIST: &str = "cd /
+find . -xdev ! -path ./dev ! -path ./proc ! -path ./sys ! -path ./run -exec stat -c '%n %F %a %u:%g %h %s %Y %t' {} +
+find . -xdev -type l -exec readlink {} + | sort | uniq -c
+find . -xdev -type f -exec md5sum {} +";
 
 fn prepared(test: &Test) -> (Container, String) {
     let container = Container::run(test, "a", &[], BUSYBOX, &["sh", "-c", PREPARE]);
@@ -51,9 +53,18 @@ fn prepared(test: &Test) -> (Container, String) {
 #[track_caller]
 fn same(container: &Container, expected: &str) {
     let found = container.exec(&["sh", "-c", LIST]);
-    let missing: Vec<&str> = expected.lines().filter(|line| !found.lines().any(|l| l == *line)).collect();
-    let added: Vec<&str> = found.lines().filter(|line| !expected.lines().any(|l| l == *line)).collect();
-    assert!(missing.is_empty() && added.is_empty(), "missing: {missing:#?}\nadded: {added:#?}");
+    let missing: Vec<&str> = expected
+        .lines()
+        .filter(|line| !found.lines().any(|l| l == *line))
+        .collect();
+    let added: Vec<&str> = found
+        .lines()
+        .filter(|line| !expected.lines().any(|l| l == *line))
+        .collect();
+    assert!(
+        missing.is_empty() && added.is_empty(),
+        "missing: {missing:#?}\nadded: {added:#?}"
+    );
 }
 
 fn of_the_instant(test: &Test) {
@@ -65,7 +76,13 @@ fn of_the_instant(test: &Test) {
 
 fn without_rw(test: &Test) {
     let (original, list) = prepared(test);
-    ctr::ok(&["container", "checkpoint", "--task", &original.id, &test.image("1")]);
+    ctr::ok(&[
+        "container",
+        "checkpoint",
+        "--task",
+        &original.id,
+        &test.image("1"),
+    ]);
     original.remove();
     let id = test.id("b");
     ctr::ok(&["container", "restore", "--live", &id, &test.image("1")]);
@@ -84,7 +101,13 @@ fn same_name(test: &Test) {
 fn other_snapshot(test: &Test) {
     let (original, list) = prepared(test);
     let world = original.checkpoint_to(test, "world");
-    let other = Container::create(test, "b", &[], BUSYBOX, &["sh", "-c", &format!("mkdir -p /data/empty; {SPOIL}")]);
+    let other = Container::create(
+        test,
+        "b",
+        &[],
+        BUSYBOX,
+        &["sh", "-c", &format!("mkdir -p /data/empty; {SPOIL}")],
+    );
     other.start(None, &Streams::default());
     ctr::within(10, "the end of the spoiler", || other.status() == "STOPPED");
     ctr::run(&["task", "rm", &other.id]);

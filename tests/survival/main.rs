@@ -3,10 +3,10 @@
 //! Runs in the lab: `tests/lab/run TEST-BINARY`, or with that as cargo's
 //! runner. `cargo test --test survival NAME` picks some tests.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod afterwards;
 mod busy;
+#[path = "../common/mod.rs"]
+mod common;
 mod contents;
 mod files;
 mod paths;
@@ -16,6 +16,14 @@ mod streams;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cases = [paths::cases(), afterwards::cases(), streams::cases(), files::cases(), contents::cases(), busy::cases(), redis::cases()];
+    let cases = [
+        paths::cases(),
+        afterwards::cases(),
+        streams::cases(),
+        files::cases(),
+        contents::cases(),
+        busy::cases(),
+        redis::cases(),
+    ];
     common::suite::main('s', cases.into_iter().flatten().collect())
 }

@@ -7,7 +7,10 @@ use crate::common::suite::{Case, Test, shared};
 
 pub fn cases() -> Vec<Case> {
     vec![
-        shared("image_restored_three_times_beside_the_original", three_times),
+        shared(
+            "image_restored_three_times_beside_the_original",
+            three_times,
+        ),
         shared("image_restored_under_the_same_name", same_name),
         shared("second_generation_twice", second_generation),
         shared("second_generation_beside_its_ancestors", ancestors),
@@ -23,7 +26,9 @@ fn three_times(test: &Test) {
     original.checkpoint(&image);
     let at = original.count();
     original.counts_past(at);
-    let clones: Vec<Container> = ["b", "c", "d"].map(|name| Container::restore(test, name, &image)).into();
+    let clones: Vec<Container> = ["b", "c", "d"]
+        .map(|name| Container::restore(test, name, &image))
+        .into();
     for clone in &clones {
         clone.goes_on_from(at);
         assert_eq!(clone.exec(&["echo", "in"]), "in");
@@ -63,20 +68,37 @@ fn image_path(test: &Test) {
     original.counts_past(at);
     let clone = Container::create(test, "b", &[], ctr::BUSYBOX, &["sh"]);
     let containerd = Containerd::connect();
-    containerd.create(&clone.id, Some(&world), &Streams::default()).expect("create");
+    containerd
+        .create(&clone.id, Some(&world), &Streams::default())
+        .expect("create");
     assert_eq!(clone.status(), "CREATED");
-    assert!(containerd.pids(&clone.id).expect("pids") > 0, "a task without processes is taken for dead");
+    assert!(
+        containerd.pids(&clone.id).expect("pids") > 0,
+        "a task without processes is taken for dead"
+    );
     containerd.start(&clone.id).expect("start");
     clone.goes_on_from(at);
-    assert!(world.join("world.json").exists(), "a folder that is not containerd's own stays");
+    assert!(
+        world.join("world.json").exists(),
+        "a folder that is not containerd's own stays"
+    );
 }
 
 fn image_path_with_exit(test: &Test) {
     let original = Container::counter(test, "a", &[]);
     let world = test.path("world");
     let at = original.count();
-    ctr::ok(&["task", "checkpoint", "--exit", "--image-path", world.to_str().unwrap(), &original.id]);
-    within(10, "the end of the original", || original.status() == "STOPPED");
+    ctr::ok(&[
+        "task",
+        "checkpoint",
+        "--exit",
+        "--image-path",
+        world.to_str().unwrap(),
+        &original.id,
+    ]);
+    within(10, "the end of the original", || {
+        original.status() == "STOPPED"
+    });
     ctr::ok(&["task", "rm", &original.id]);
     original.start(Some(&world), &Streams::default());
     original.goes_on_from(at);
@@ -94,7 +116,9 @@ fn task_checkpoint(test: &Test) {
 fn without_options(test: &Test) {
     let original = Container::counter(test, "a", &[]);
     let before = original.before();
-    Containerd::connect().checkpoint(&original.id).expect("checkpoint");
+    Containerd::connect()
+        .checkpoint(&original.id)
+        .expect("checkpoint");
     before.unharmed();
 }
 

@@ -19,7 +19,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-const ECHO: &str = "n=0; while read line; do n=$((n+1)); echo $n $line; echo error $n >&2; done; echo end $n";
+const ECHO: &str =
+    "n=0; while read line; do n=$((n+1)); echo $n $line; echo error $n >&2; done; echo end $n";
 
 fn pipes(test: &Test) {
     let mut last = Container::create(test, "a", &[], BUSYBOX, &["sh", "-c", ECHO]);
@@ -45,12 +46,17 @@ fn pipes(test: &Test) {
     ctr::ok(&["task", "kill", "-s", "KILL", &test.id("a")]);
     fifos.write("last\n");
     fifos.until("4 last\n");
-    crate::common::rpc::Containerd::connect().close_stdin(&last.id).expect("close stdin");
+    crate::common::rpc::Containerd::connect()
+        .close_stdin(&last.id)
+        .expect("close stdin");
     let _outputs = fifos.close_stdin();
-    within(10, "the end after the input's end", || last.status() == "STOPPED");
+    within(10, "the end after the input's end", || {
+        last.status() == "STOPPED"
+    });
 }
 
-const ECHO_SIZE: &str = "stty -echo; n=0; while read line; do n=$((n+1)); echo $n $line on $(tty) $(stty size); done";
+const ECHO_SIZE: &str =
+    "stty -echo; n=0; while read line; do n=$((n+1)); echo $n $line on $(tty) $(stty size); done";
 
 fn terminal(test: &Test) {
     let containerd = crate::common::rpc::Containerd::connect();
@@ -65,9 +71,14 @@ fn terminal(test: &Test) {
         let next = Container::create(test, name, &["-t"], BUSYBOX, &["sh", "-c", ECHO_SIZE]);
         let streams = Fifos::new(test, name, true);
         next.start(Some(&world), &streams.streams);
-        containerd.resize(&next.id, 90, 20 + number).expect("resize");
+        containerd
+            .resize(&next.id, 90, 20 + number)
+            .expect("resize");
         streams.write("new\n");
-        streams.until(&format!("{number} new on /dev/pts/0 {} 90\r\n", 20 + number));
+        streams.until(&format!(
+            "{number} new on /dev/pts/0 {} 90\r\n",
+            20 + number
+        ));
         fifos.write("old\n");
         fifos.until(&format!("{number} old on /dev/pts/0"));
         // Control characters still mean something: the shell dies of SIGINT.
@@ -80,8 +91,16 @@ fn terminal(test: &Test) {
 fn terminal_through_ctr(test: &Test) {
     let program = "n=0; while sleep 0.1; do n=$((n+1)); echo tick $n; echo $n >/count; done";
     let id = test.id("a");
-    let run = format!("ctr run -d -t --runtime {} {BUSYBOX} {id} sh -c '{program}'", ctr::RUNTIME);
-    assert!(in_terminal(&run, &test.path("a.out")).wait().expect("script").success());
+    let run = format!(
+        "ctr run -d -t --runtime {} {BUSYBOX} {id} sh -c '{program}'",
+        ctr::RUNTIME
+    );
+    assert!(
+        in_terminal(&run, &test.path("a.out"))
+            .wait()
+            .expect("script")
+            .success()
+    );
     let mut last = Container { id };
     last.counts_past(2);
     for name in ["b", "c"] {
@@ -91,11 +110,15 @@ fn terminal_through_ctr(test: &Test) {
         let id = test.id(name);
         let output = test.path(&format!("{name}.out"));
         let mut client = in_terminal(&format!("ctr c restore --rw --live {id} {image}"), &output);
-        within(20, "the restore", || ctr::status(&id).as_deref() == Some("RUNNING"));
+        within(20, "the restore", || {
+            ctr::status(&id).as_deref() == Some("RUNNING")
+        });
         last = Container { id };
         last.goes_on_from(at);
         within(20, "output of the restored", || {
-            fs::read_to_string(&output).unwrap_or_default().contains("tick ")
+            fs::read_to_string(&output)
+                .unwrap_or_default()
+                .contains("tick ")
         });
         assert_eq!(last.exec(&["echo", "in"]), "in");
         let _ = client.kill();
@@ -107,7 +130,11 @@ fn terminal_through_ctr(test: &Test) {
 fn in_terminal(line: &str, output: &Path) -> std::process::Child {
     let mut command = Command::new("script");
     command.args(["-qefc", line]).arg(output);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("run script")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("run script")
 }
 
 fn log_file(test: &Test) {
@@ -115,11 +142,17 @@ fn log_file(test: &Test) {
     let log = |name: &str| test.path(&format!("{name}.log"));
     let streams = |name: &str| {
         let uri = format!("file://{}", log(name).display());
-        Streams { stdout: uri.clone(), stderr: uri, ..Streams::default() }
+        Streams {
+            stdout: uri.clone(),
+            stderr: uri,
+            ..Streams::default()
+        }
     };
     let says = |name: &str, what: &str| {
         within(20, &format!("{what} in {name}.log"), || {
-            fs::read_to_string(log(name)).unwrap_or_default().contains(what)
+            fs::read_to_string(log(name))
+                .unwrap_or_default()
+                .contains(what)
         });
     };
     let mut last = Container::create(test, "a", &[], BUSYBOX, &["sh", "-c", program]);
