@@ -9,7 +9,7 @@
 //! every generation. So the path that was replaced is kept as an annotation in
 //! the bundle, and with that in the next world.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::Spec;
 
@@ -40,11 +40,13 @@ fn is_inherited(given: &Path, world: &Spec, world_id: &str) -> bool {
     let ancestor = annotations.and_then(|all| all.get(&format!("{PREFIX}{GIVEN_CGROUP}")));
     given.file_name() == Some(world_id.as_ref())
         || given == runtime::cgroup_path(world, world_id)
-        || ancestor.is_some_and(|ancestor| given == PathBuf::from(ancestor))
+        || ancestor.is_some_and(|ancestor| *given == **ancestor)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn spec(path: &str) -> Spec {
