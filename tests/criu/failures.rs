@@ -247,3 +247,51 @@ fn a_killed_criu_leaves_the_container_running() {
     }
     dump(&container, &container.place.images());
 }
+
+/// Stands for the short-lived process that dumps.
+#[test]
+#[ignore = "run by the next test, in a process of its own"]
+fn dumps_the_container_of_another_process() {
+    let told: serde_json::Value = serde_json::from_str(&std::env::var("DUMP").unwrap()).unwrap();
+    let container = std::mem::ManuallyDrop::new(Container {
+        place: Place {
+            id: told["id"].as_str().unwrap().to_owned(),
+            base: told["base"].as_str().unwrap().into(),
+            spec: told["spec"].clone(),
+        },
+        pid: i32::try_from(told["pid"].as_i64().unwrap()).unwrap(),
+    });
+    dump(&container, &container.place.images());
+}
+
+#[test]
+fn a_killed_dumper_leaves_the_container_running() {
+    let (container, output) = python(COUNT).start();
+    read_until(&output, "ready\n");
+    let whole = dump(&container, &container.place.images()).took;
+    assert_unharmed(&container);
+    let place = &container.place;
+    let told =
+        json!({"id": place.id, "base": place.base, "spec": place.spec, "pid": container.pid});
+    for kill in 0..10 {
+        let mut dumper = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "failures::dumps_the_container_of_another_process",
+                "--ignored",
+            ])
+            .env("DUMP", told.to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the dump", || {
+            place.log().join("criu.pid").exists().then_some(())
+        });
+        std::thread::sleep(whole.mul_f64(f64::from(kill) / 10.0));
+        dumper.kill().unwrap();
+        dumper.wait().unwrap();
+        worldshim::world::processes::await_orphan(&place.log(), Duration::from_secs(20)).unwrap();
+        assert_unharmed(&container);
+    }
+    dump(&container, &container.place.images());
+}

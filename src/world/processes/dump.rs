@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::external_mounts::OwnNamespaces;
 use super::namespaces::{self, Place};
+use super::orphan::Mark;
 use super::parameters::DumpParameters;
 use super::rescue::Rescue;
 use super::tree::{self, Process};
@@ -96,6 +97,7 @@ pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
         ..Launch::default()
     })?;
     worker.put_first();
+    let _mark = Mark::set(request.work_dir, worker.pid())?;
     worker.call(Call {
         request: rpc::Request {
             kind: RequestType::Dump.into(),
