@@ -11,6 +11,7 @@
 
 mod dump;
 mod external_mounts;
+mod leftovers;
 mod mount_table;
 mod namespaces;
 mod orphan;

@@ -244,6 +244,17 @@ fn a_killed_criu_leaves_the_container_running() {
         let status = fs::read_to_string(format!("/proc/{}/status", container.pid)).unwrap();
         assert!(status.contains("SigBlk:\t0000000000000000"), "{status}");
         assert!(status.contains("TracerPid:\t0"), "{status}");
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", container.pid)).unwrap();
+        let links = descriptors
+            .flatten()
+            .map(|entry| fs::read_link(entry.path()));
+        let ours: Vec<_> = links
+            .flatten()
+            .filter(|link| link.ends_with("dump.log"))
+            .collect();
+        assert!(ours.is_empty(), "CRIU's log is open in the container");
+        let maps = fs::read_to_string(format!("/proc/{}/maps", container.pid)).unwrap();
+        assert!(!maps.contains("CRIUMFD"), "CRIU's code is in the container");
     }
     dump(&container, &container.place.images());
 }

@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::leftovers::Belongings;
 use super::tree;
 use crate::criu::Death;
 use crate::error::{IoContext, Result};
@@ -48,6 +49,7 @@ pub(super) struct Rescue {
 struct Code {
     mappings: Vec<(u64, u64)>,
     heads: Vec<(u64, [u8; CODE_BYTES])>,
+    belongings: Belongings,
 }
 
 /// A task and what was in it.
@@ -124,9 +126,29 @@ impl Rescue {
                 });
             }
         }
+        for there in &stopped {
+            self.take_leftovers(there.id).unwrap_or_else(|error| {
+                tracing::error!("process {} keeps something of CRIU's: {error}", there.id);
+            });
+        }
         freeze(&self.cgroup, true)?;
         let_go(&stopped);
         wait_frozen(&self.cgroup)
+    }
+
+    /// For a process's main task; others share what it has.
+    fn take_leftovers(&self, id: i32) -> io::Result<()> {
+        let main = self
+            .tasks
+            .iter()
+            .find(|task| task.id == id && task.process == id);
+        let (Some(main), Some(code)) = (main, self.processes.get(&id)) else {
+            return Ok(());
+        };
+        match code.heads.first() {
+            Some((start, _)) => code.belongings.restore(id, &main.general, *start),
+            None => Ok(()),
+        }
     }
 
     fn put_back(&self, task: &Task) -> io::Result<()> {
@@ -172,7 +194,11 @@ impl Code {
                 }
             }
         }
-        Code { mappings, heads }
+        Code {
+            mappings,
+            heads,
+            belongings: Belongings::of(process),
+        }
     }
 
     fn holds(&self, address: u64) -> bool {
