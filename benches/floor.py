@@ -1,10 +1,10 @@
 """The physical floor: criu itself, with the options that our shim gives it, and nothing around it."""
 import json
 import os
+import signal
 import subprocess
 import time
 
-from containers import timed
 from ttrpc import TASKS
 
 
@@ -20,15 +20,17 @@ class Floor:
 
     def dump(self, folder):
         """Milliseconds of `criu dump` of the frozen container, which lives on."""
-        freezer = self.container.freezer()
+        freezer, pid = self.container.freezer(), self.container.pid()
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY) if self.network_is_as_new() else None
         set_frozen(freezer, True)
         try:
-            return timed("criu", "dump", "--tree", self.container.pid(), "--images-dir", folder, "--root", self.root,
-                         "--leave-running", "--freeze-cgroup", freezer, "--manage-cgroups=ignore",
-                         "--network-lock", "skip", "--tcp-established", "--skip-in-flight",
-                         "--ghost-limit", 1 << 30, "-v1", "--log-file", "dump.log", *self.same_mounts())
+            return criu(["dump", "--tree", pid, "--images-dir", folder, "--root", self.root, "--leave-running",
+                         "--freeze-cgroup", freezer, "--manage-cgroups=ignore", "--network-lock", "skip",
+                         "--tcp-established", "--skip-in-flight", "--ghost-limit", 1 << 30, "-v1",
+                         "--log-file", "dump.log", *self.same_mounts()], folder / "dump.log", network)
         finally:
             set_frozen(freezer, False)
+            close(network)
 
     def restore(self, folder):
         """Milliseconds of `criu restore` of that dump beside the original; the copy is ended at once."""
@@ -36,23 +38,24 @@ class Floor:
         empty.mkdir(exist_ok=True)
         pidfile = empty.with_suffix(".pid")
         pidfile.unlink(missing_ok=True)
-        argv = ["criu", "restore", "--images-dir", folder, "--root", self.root, "--restore-detached",
+        argv = ["restore", "--images-dir", folder, "--root", self.root, "--restore-detached",
                 "--manage-cgroups=ignore", "--tcp-established", "--network-lock", "skip", "--evasive-devices",
                 "-v1", "--log-file", "restore.log", "--pidfile", pidfile, *self.new_mounts(empty)]
         # One descriptor each: criu closes it once it has it.
-        nulls = [os.open("/dev/null", os.O_RDWR) for _ in self.dump_record["stdio"]]
-        for null, stream in zip(nulls, self.dump_record["stdio"]):
-            argv += ["--inherit-fd", f"fd[{null}]:{stream['key']}"]
-        begun = time.perf_counter()
-        done = subprocess.run(list(map(str, argv)), pass_fds=nulls, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True)
-        took = (time.perf_counter() - begun) * 1000
-        for null in nulls:
-            os.close(null)
-        if done.returncode != 0:
-            raise RuntimeError(f"criu restore: {done.stderr} {(folder / 'restore.log').read_text()[-1000:]}")
-        subprocess.run(["kill", "-KILL", pidfile.read_text().strip()], check=True)
+        streams = [os.open("/dev/null", os.O_RDWR) for _ in self.dump_record["stdio"]]
+        for fd, stream in zip(streams, self.dump_record["stdio"]):
+            argv += ["--inherit-fd", f"fd[{fd}]:{stream['key']}"]
+        network = new_network() if self.network_is_as_new() else None
+        took = criu(argv, folder / "restore.log", network, streams)
+        for fd in (*streams, network):
+            close(fd)
+        os.kill(int(pidfile.read_text()), signal.SIGKILL)
         return took
+
+    def network_is_as_new(self):
+        """Whether our shim found nothing to capture in the network namespace: CRIU then runs in it."""
+        return any(namespace["kind"] == "net" and namespace["place"] == "as-new"
+                   for namespace in self.dump_record["namespaces"])
 
     def same_mounts(self):
         """At a dump, an external mount is named after its own place."""
@@ -64,6 +67,42 @@ class Floor:
         for mount in self.dump_record["externalMounts"]:
             source = "/dev/null" if mount["purpose"] == "maskedFile" else empty
             yield from ("--external", f"mnt[{mount['point']}]:{source}")
+
+
+def criu(argv, log, network, passed=()):
+    """Milliseconds of a criu command, run in a network namespace."""
+    def enter():
+        if network is not None:
+            os.setns(network, os.CLONE_NEWNET)
+
+    begun = time.perf_counter()
+    done = subprocess.run(["criu", *map(str, argv)], pass_fds=passed, stdin=subprocess.DEVNULL, preexec_fn=enter,
+                          capture_output=True, text=True)
+    took = (time.perf_counter() - begun) * 1000
+    if done.returncode != 0:
+        raise RuntimeError(f"criu {argv[0]}: {done.stderr} {log.read_text()[-1000:] if log.exists() else ''}")
+    return took
+
+
+def close(fd):
+    if fd is not None:
+        os.close(fd)
+
+
+def new_network():
+    """A descriptor of a new network namespace with loopback up, made in a child."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.unshare(os.CLONE_NEWNET)
+        os.write(theirs, b"x")
+        os.execvp("ip", ["ip", "link", "set", "lo", "up"])
+    os.read(ours, 1)
+    found = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    os.waitpid(pid, 0)
+    os.close(ours)
+    os.close(theirs)
+    return found
 
 
 def set_frozen(freezer, frozen):

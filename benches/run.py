@@ -31,9 +31,9 @@ SCRATCH = Path("/tmp/bench")
 class Row:
     """One line of the table: what is measured, and what its median may be of the stock shim's."""
 
-    def __init__(self, what, target, measure, prepare=None, end=None, unit="ms"):
+    def __init__(self, what, target, measure, prepare=lambda: None, unit="ms"):
         self.what, self.target, self.unit = what, target, unit
-        self.prepare, self.measure, self.end = prepare, measure, end
+        self.prepare, self.measure = prepare, measure
         self.samples = {"runc": [], "world": [], "floor": []}
 
     def median(self, who):
@@ -74,13 +74,18 @@ class Bench:
     def start(self):
         for container in self.tickers.values():
             container.run(BUSYBOX, "sh", "-c", TICKER)
+        time.sleep(1)
+
+    def start_holders(self):
+        """Not before the shims' memory is measured, which is that of one container each."""
         for container in self.holders.values():
             container.run(PYTHON, "python3", "-c", HOLDER)
         time.sleep(1)
 
     def stop(self):
-        for container in (*self.tickers.values(), *self.holders.values()):
-            container.remove()
+        """All that `start` and the rows have started."""
+        for name in run("ctr", "c", "ls", "-q").split():
+            Container(WORLD, name).remove()
 
     def fresh(self, runtime):
         self.number += 1
@@ -157,13 +162,15 @@ class Bench:
             Row("ctr t exec true", 0.75, self.exec_one),
             Row("program stands still in ctr c checkpoint, busybox", 0.6, self.stand_still),
             Row("Checkpoint RPC / runc checkpoint, busybox", 0.4, lambda r: self.rpc(self.tickers, r)),
-            Row("Checkpoint RPC / runc checkpoint, python 256 MiB", 0.8, lambda r: self.rpc(self.holders, r)),
+            Row("Checkpoint RPC / runc checkpoint, python 256 MiB", 0.8, lambda r: self.rpc(self.holders, r),
+                prepare=self.start_holders),
             Row("ctr c restore --live, busybox", 0.6, self.restore_and_floor),
         ]
 
 
 def measure(row, rounds):
     """Rounds in turns; the first, which fills caches, does not count."""
+    row.prepare()
     for number in range(rounds + 1):
         for runtime in (RUNC, WORLD) if number % 2 else (WORLD, RUNC):
             samples = row.measure(runtime)

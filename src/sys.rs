@@ -55,6 +55,8 @@ pub struct ChildSetup {
     pub cgroup_procs: Vec<OwnedFd>,
     /// Makes the cgroups entered the root of a cgroup namespace.
     pub new_cgroup_namespace: bool,
+    /// A network namespace to enter.
+    pub network: Option<OwnedFd>,
 }
 
 /// Has `command`'s child do what `setup` says before it executes.
@@ -71,6 +73,10 @@ fn set_up_this_child(setup: &ChildSetup, parent: rustix::process::Pid) -> rustix
     }
     if setup.new_cgroup_namespace {
         unshare(rustix::thread::UnshareFlags::NEWCGROUP)?;
+    }
+    if let Some(network) = &setup.network {
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(network.as_fd(), kind)?;
     }
     if setup.new_session {
         rustix::process::setsid()?;

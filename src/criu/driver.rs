@@ -66,6 +66,9 @@ impl Criu {
 
     /// Starts a worker. Its process can be looked at before [`Worker::call`].
     pub fn start(&self, launch: Launch) -> Result<Worker> {
+        if launch.network.is_some() {
+            self.know_kernel()?;
+        }
         Worker::start(&self.path, launch)
     }
 

@@ -1,6 +1,7 @@
 //! CRIU's version and what it and the kernel can do together.
 
 use std::fmt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub const OLDEST: Version = Version {
     minor: 1,
     sublevel: 0,
 };
+
+/// Where CRIU keeps what it found out about the kernel.
+const KERNEL_FACTS: &str = "/run/criu.kdat";
 
 /// A version of CRIU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,6 +78,17 @@ impl Criu {
             return Err(Error::new(ErrorKind::HostUnfit, text));
         }
         Ok(version)
+    }
+
+    /// Has CRIU find out about the kernel what it keeps until the next boot.
+    ///
+    /// Otherwise its first request does it: 50 ms and more, and with programs
+    /// (`iptables -L`) that leave tables in the network namespace it runs in.
+    pub fn know_kernel(&self) -> Result<()> {
+        match Path::new(KERNEL_FACTS).exists() {
+            true => Ok(()),
+            false => self.features().map(drop),
+        }
     }
 
     /// Asks kernel and program. Needs root.

@@ -52,6 +52,9 @@ pub struct Launch {
     pub cgroup_procs: Vec<OwnedFd>,
     /// Makes those cgroups the root of a cgroup namespace.
     pub new_cgroup_namespace: bool,
+    /// The network namespace that it runs in. CRIU leaves the one that it
+    /// runs in alone, as it would the host's.
+    pub network: Option<OwnedFd>,
     /// Kill it when we die. Not for dumps: a `criu` that loses its client
     /// puts the processes right and gives up, a killed one cannot.
     pub dies_with_us: bool,
@@ -119,6 +122,7 @@ impl Worker {
             new_session: true,
             cgroup_procs: launch.cgroup_procs,
             new_cgroup_namespace: launch.new_cgroup_namespace,
+            network: launch.network,
         };
         crate::sys::set_up_child(&mut command, setup);
         command

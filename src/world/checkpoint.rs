@@ -196,6 +196,7 @@ impl<'a> Plan<'a> {
     /// Captures the parts of the container while it stands still, and how many
     /// nanoseconds it did. Thawed, or as it was found, whatever comes of it.
     fn capture_frozen(&self, writer: &WorldDirWriter) -> Result<(Captured, u64)> {
+        self.criu.know_kernel()?;
         let new_network = self.new_network();
         let mut frozen = self.freeze()?;
         let asked = frozen.asked();

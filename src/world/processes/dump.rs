@@ -94,6 +94,7 @@ pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
     };
     let mut worker = request.criu.start(Launch {
         on_death: rescue.map(|rescue| -> OnDeath { Box::new(move |death| rescue.on_death(death)) }),
+        network: network_as_new(request.init, &parameters)?,
         ..Launch::default()
     })?;
     worker.put_first();
@@ -242,13 +243,23 @@ fn same_key(mount: &external_mounts::ExternalMount) -> rpc::ExternalMount {
     }
 }
 
+/// A network namespace that needs no capture. CRIU runs in it: also of one
+/// that is declared external it dumps the connection table, for which the
+/// kernel walks the table of the whole host.
+fn network_as_new(init: i32, parameters: &DumpParameters) -> Result<Option<OwnedFd>> {
+    match namespaces::place(&parameters.namespaces, "net") {
+        Place::AsNew => namespaces::open(Path::new(&format!("/proc/{init}/ns/net")))
+            .map(|namespace| Some(namespace.into())),
+        _ => Ok(None),
+    }
+}
+
 /// Namespaces that are not in the images and standard streams that CRIU leaves alone.
 fn external_resources(parameters: &DumpParameters) -> Vec<String> {
-    let left_alone = |place| matches!(place, Place::Shared | Place::AsNew);
     let namespaces = parameters.namespaces.iter().filter_map(|namespace| {
         let key = namespaces::external_key(&namespace.kind)?;
         let (kind, inode) = (&namespace.kind, namespace.inode);
-        left_alone(namespace.place).then(|| format!("{kind}[{inode}]:{key}"))
+        (namespace.place == Place::Shared).then(|| format!("{kind}[{inode}]:{key}"))
     });
     let files = parameters.stdio.iter().filter(|file| file.is_declared());
     namespaces

@@ -150,8 +150,10 @@ pub(super) enum Source {
     Images,
     /// The images name it by this key; the path is opened and passed.
     Passed(&'static str, PathBuf),
-    /// The images name it by this key; one is made and passed.
-    Made(&'static str),
+    /// The images know nothing of it, for CRIU ran in it: CRIU is started in this one.
+    Entered(PathBuf),
+    /// The same, in one that is made.
+    Made,
     /// Entered by path instead of made.
     Joined(PathBuf),
 }
@@ -165,8 +167,12 @@ pub(super) fn source(recorded: &Namespace, spec: &Spec) -> Result<Source> {
             Some(key) => Ok(Source::Passed(key, path)),
             None => joined(kind, path),
         },
-        (Place::AsNew, Place::Own, _) => made(kind).map(Source::Made),
-        (Place::AsNew, Place::Shared, Some(path)) => Ok(Source::Passed(made(kind)?, path)),
+        (Place::AsNew, _, _) if kind != "net" => Err(Error::new(
+            ErrorKind::CorruptWorld,
+            format!("a world says that its {kind} namespace is as new: only net can be"),
+        )),
+        (Place::AsNew, Place::Own, _) => Ok(Source::Made),
+        (Place::AsNew, Place::Shared, Some(path)) => Ok(Source::Entered(path)),
         (Place::Own, Place::Shared, Some(path)) => joined(kind, path),
         (Place::Own, Place::Own, _) => Ok(Source::Images),
         (Place::Host, Place::Host, _) => Ok(Source::Images),
@@ -184,16 +190,6 @@ pub(super) fn source(recorded: &Namespace, spec: &Spec) -> Result<Source> {
             ),
         )),
     }
-}
-
-/// The key of the one kind that can be as new.
-fn made(kind: &str) -> Result<&'static str> {
-    external_key(kind).filter(|_| kind == "net").ok_or_else(|| {
-        Error::new(
-            ErrorKind::CorruptWorld,
-            format!("a world says that its {kind} namespace is as new: only net can be"),
-        )
-    })
 }
 
 fn joined(kind: &str, path: PathBuf) -> Result<Source> {

@@ -101,12 +101,14 @@ pub fn restore(request: &mut RestoreRequest<'_>) -> Result<Restored> {
     let (mounts, restricted) = external_mounts(request, &empty)?;
     options.ext_mnt = mounts;
     pass_streams(request, &mut passed)?;
-    options.join_ns = namespaces_for(request, &mut passed)?;
+    let (joined, network) = namespaces_for(request, &mut passed)?;
+    options.join_ns = joined;
     options.inherit_fd = passed.keys;
     let launch = Launch {
         fds: passed.fds,
         cgroup_procs: open_for_writing(request.cgroup_procs)?,
         new_cgroup_namespace: own_cgroup_namespace(request),
+        network,
         dies_with_us: true,
         on_death: None,
     };
@@ -243,16 +245,19 @@ fn null() -> Result<OwnedFd> {
     Ok(file.context(|| "open /dev/null")?.into())
 }
 
+/// Namespaces that CRIU joins, and the network namespace that it is to run in.
 fn namespaces_for(
     request: &RestoreRequest<'_>,
     passed: &mut Passed,
-) -> Result<Vec<rpc::JoinNamespace>> {
+) -> Result<(Vec<rpc::JoinNamespace>, Option<OwnedFd>)> {
     let mut joined = Vec::new();
+    let mut network = None;
     for namespace in &request.parameters.namespaces {
         match namespaces::source(namespace, request.spec)? {
             Source::Images => {}
             Source::Passed(key, path) => passed.add(namespaces::open(&path)?.as_fd(), &[key])?,
-            Source::Made(key) => passed.add(network::make(request.spec)?.as_fd(), &[key])?,
+            Source::Entered(path) => network = Some(namespaces::open(&path)?.into()),
+            Source::Made => network = Some(network::make(request.spec)?),
             Source::Joined(path) => joined.push(rpc::JoinNamespace {
                 kind: namespace.kind.clone(),
                 path: path.to_string_lossy().into_owned(),
@@ -260,7 +265,7 @@ fn namespaces_for(
             }),
         }
     }
-    Ok(joined)
+    Ok((joined, network))
 }
 
 /// CRIU's map of external mounts, and their restrictions.
