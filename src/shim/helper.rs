@@ -177,6 +177,8 @@ fn read_available(socket: &UnixStream, into: &mut Vec<u8>) -> Result<bool> {
             Ok(n) if into.len() + n <= MAX_REPLY_BYTES => into.extend_from_slice(&chunk[..n]),
             Ok(_) => return Err(Error::new(ErrorKind::Internal, "the helper says too much")),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            // Killed before it had read its request: that is its end, too.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(false),
             Err(error) => return Err(error).context(|| "hear from the helper"),
         }
     }
