@@ -1,15 +1,18 @@
 //! A container's life in libcontainer: create, start, adopt (after a restore), delete.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use libcontainer::config::YoukiConfig;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::hooks;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
+use super::program::Program;
+use super::{last_words, streams, working_dir};
 use super::cgroup_path::cgroup_path;
 use super::network;
 use crate::cgroup::Cgroup;
@@ -76,13 +79,24 @@ pub fn create(request: &Create) -> Result<i32> {
     let target = &request.target;
     std::fs::create_dir_all(target.state_root())
         .context(|| format!("make {}", target.state_root().display()))?;
-    let container = builder(&target.id, &target.state_root())?
+    let spec = target.spec()?;
+    working_dir::make(&spec, &target.bundle)?;
+    streams::give_to_user(&spec)?;
+    let container = ContainerBuilder::new(target.id.clone(), SyscallType::default())
+        .with_executor(Program { is_init: true })
+        .with_root_path(target.state_root())
+        .map_err(|error| runtime_error("use the state folder", error))?
         .with_console_socket(request.console_socket.clone())
         .as_init(&target.bundle)
         .with_systemd(false)
         .with_no_pivot(request.no_pivot)
         .build()
-        .map_err(|error| runtime_error("create the container", error))?;
+        .map_err(|error| runtime_error("create the container", error))
+        .inspect_err(|_| {
+            // libcontainer tries once, when its dying processes may still be in it.
+            let _ = target.cgroup().and_then(|cgroup| cgroup.remove());
+            run_poststop_hooks(target, &spec);
+        })?;
     init_pid(&container)
         .and_then(|pid| finish(target, pid).map(|()| pid))
         .inspect_err(|_| {
@@ -95,6 +109,25 @@ fn finish(target: &Target, init: i32) -> Result<()> {
     let spec = target.spec()?;
     restrict_devices(target, &spec)?;
     network::bring_up_loopback(&spec, init)
+}
+
+/// A create that failed may have run hooks (that set a network up, say), whose
+/// counterparts libcontainer runs in `delete` only.
+fn run_poststop_hooks(target: &Target, spec: &Spec) {
+    let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else {
+        return;
+    };
+    let (stopped, dir) = (ContainerStatus::Stopped, target.state_dir());
+    let ran = Container::new(&target.id, stopped, None, &target.bundle, &dir)
+        .map_err(|error| error.to_string())
+        .and_then(|container| {
+            hooks::run_hooks(Some(hooks), Some(&container.state), None, None, None)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = ran {
+        // The failure of the create is what the caller has to hear of.
+        tracing::warn!(error, "poststop hooks of a container that could not be made");
+    }
 }
 
 /// libcontainer knows no device rules on cgroup v2 (without libbpf); ours do it.
@@ -160,13 +193,7 @@ pub fn delete(target: &Target, force: bool) -> Result<()> {
         .map_err(|error| runtime_error("delete the container", error))
 }
 
-pub(super) fn builder(id: &str, state_root: &Path) -> Result<ContainerBuilder> {
-    ContainerBuilder::new(id.to_owned(), SyscallType::default())
-        .with_root_path(state_root)
-        .map_err(|error| runtime_error("use the state folder", error))
-}
-
-fn load(target: &Target) -> Result<Container> {
+pub(super) fn load(target: &Target) -> Result<Container> {
     Container::load(target.state_dir())
         .map_err(|error| runtime_error("read the container's state", error))
 }
@@ -180,6 +207,9 @@ fn init_pid(container: &Container) -> Result<i32> {
     })
 }
 
+/// Comes before the message of a process that failed on its way to its program.
+const PREFACE: &str = "error in executing process : ";
+
 /// libcontainer's errors say little at the top: the whole chain is told.
 pub(super) fn runtime_error(what: &str, error: impl std::error::Error + 'static) -> Error {
     let mut chain = what.to_owned();
@@ -187,12 +217,20 @@ pub(super) fn runtime_error(what: &str, error: impl std::error::Error + 'static)
     let mut next: Option<&dyn std::error::Error> = Some(&error);
     while let Some(cause) = next {
         let text = cause.to_string();
+        // What the new process itself has to say, without libcontainer's preface.
+        let text = text.rsplit(PREFACE).next().unwrap_or_default().to_owned();
         if !last.contains(&text) {
             chain.push_str(": ");
             chain.push_str(&text);
             last = text;
         }
         next = cause.source();
+    }
+    // What the new process says itself is complete.
+    if !chain.contains("exec: ")
+        && let Some(words) = last_words::first()
+    {
+        chain = format!("{chain}: {words}");
     }
     Error::new(ErrorKind::Runtime, chain)
 }
