@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use libcontainer::config::YoukiConfig;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
-use libcontainer::hooks;
+use libcontainer::hooks::run_hooks;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
-use super::program::Program;
-use super::{last_words, streams, working_dir};
 use super::cgroup_path::cgroup_path;
 use super::network;
+use super::program::Program;
+use super::{last_words, streams, working_dir};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
@@ -95,7 +95,7 @@ pub fn create(request: &Create) -> Result<i32> {
         .inspect_err(|_| {
             // libcontainer tries once, when its dying processes may still be in it.
             let _ = target.cgroup().and_then(|cgroup| cgroup.remove());
-            run_poststop_hooks(target, &spec);
+            run_poststop_hooks(target, spec.hooks().as_ref());
         })?;
     init_pid(&container)
         .and_then(|pid| finish(target, pid).map(|()| pid))
@@ -111,22 +111,22 @@ fn finish(target: &Target, init: i32) -> Result<()> {
     network::bring_up_loopback(&spec, init)
 }
 
-/// A create that failed may have run hooks (that set a network up, say), whose
-/// counterparts libcontainer runs in `delete` only.
-fn run_poststop_hooks(target: &Target, spec: &Spec) {
-    let Some(hooks) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()) else {
+/// Runs the hooks that undo what others did (take a network down, say). A
+/// create that failed needs them as well: it may have run those others.
+fn run_poststop_hooks(target: &Target, hooks: Option<&Hooks>) {
+    let Some(hooks) = hooks.and_then(|hooks| hooks.poststop().as_ref()) else {
         return;
     };
-    let (stopped, dir) = (ContainerStatus::Stopped, target.state_dir());
-    let ran = Container::new(&target.id, stopped, None, &target.bundle, &dir)
+    // Its own folder is gone; the value is for the hooks only, and not saved.
+    let (stopped, bundle) = (ContainerStatus::Stopped, &target.bundle);
+    let ran = Container::new(&target.id, stopped, None, bundle, bundle)
         .map_err(|error| error.to_string())
         .and_then(|container| {
-            hooks::run_hooks(Some(hooks), Some(&container.state), None, None, None)
+            run_hooks(Some(hooks), Some(&container.state), None, None, None)
                 .map_err(|error| error.to_string())
         });
     if let Err(error) = ran {
-        // The failure of the create is what the caller has to hear of.
-        tracing::warn!(error, "poststop hooks of a container that could not be made");
+        log::warn!("poststop hooks of {}: {error}", target.id);
     }
 }
 
@@ -184,13 +184,43 @@ pub fn adopt(request: &Adopt) -> Result<()> {
 
 /// Removes the container's cgroups and state, and kills what still runs in it
 /// if `force` is given. A container that is not there is no error.
+///
+/// A poststop hook that fails does not keep the container from being deleted,
+/// as OCI has it; libcontainer would, so its hooks are run from here.
 pub fn delete(target: &Target, force: bool) -> Result<()> {
-    if !target.state_dir().exists() {
+    let dir = target.state_dir();
+    if !dir.exists() {
         return Ok(());
     }
-    load(target)?
+    let what = "delete the container";
+    // A container that was hardly begun has no configuration, and no hooks to run.
+    let mut hooks = None;
+    if let Ok(mut config) = YoukiConfig::load(&dir)
+        && config.hooks.is_some()
+    {
+        hooks = config.hooks.take();
+        config
+            .save(&dir)
+            .map_err(|error| runtime_error(what, error))?;
+    }
+    let mut container = load(target)?;
+    container
+        .refresh_status()
+        .map_err(|error| runtime_error(what, error))?;
+    // libcontainer tries to remove the cgroups for a moment only, however long
+    // what it killed takes to leave them.
+    let cgroup = target.cgroup()?;
+    if force && container.status() != ContainerStatus::Stopped {
+        cgroup.kill_all()?;
+    }
+    if force || container.status() == ContainerStatus::Stopped {
+        cgroup.remove()?;
+    }
+    container
         .delete(force)
-        .map_err(|error| runtime_error("delete the container", error))
+        .map_err(|error| runtime_error(what, error))?;
+    run_poststop_hooks(target, hooks.as_ref());
+    Ok(())
 }
 
 pub(super) fn load(target: &Target) -> Result<Container> {

@@ -71,7 +71,9 @@ pub fn exec(request: &Exec) -> Result<i32> {
         .map(|(read, write)| (std::fs::File::from(read), write))
         .context(|| "make a pipe")?;
     let args = ContainerArgs {
-        container_type: ContainerType::TenantContainer { exec_notify_fd: report.as_raw_fd() },
+        container_type: ContainerType::TenantContainer {
+            exec_notify_fd: report.as_raw_fd(),
+        },
         syscall: SyscallType::default(),
         cgroup_config: CgroupConfig {
             cgroup_path: cgroup_of(request, &spec)?,
@@ -95,11 +97,15 @@ pub fn exec(request: &Exec) -> Result<i32> {
         pid_file: None,
     };
     let pid = container_main_process(&args).map_err(|error| runtime_error(what, error))?;
-    NotifySocket::new(start).notify_container_start().map_err(|error| runtime_error(what, error))?;
+    NotifySocket::new(start)
+        .notify_container_start()
+        .map_err(|error| runtime_error(what, error))?;
     // Now the process has the only writing end, until it executes its program.
     drop(report);
     let mut reason = String::new();
-    failed.read_to_string(&mut reason).context(|| "hear from the new process")?;
+    failed
+        .read_to_string(&mut reason)
+        .context(|| "hear from the new process")?;
     match reason.is_empty() {
         true => Ok(pid.as_raw()),
         false => Err(Error::new(ErrorKind::Runtime, format!("{what}: {reason}"))),
@@ -112,9 +118,8 @@ fn spec_of(request: &Exec) -> Result<Spec> {
     let mut spec = request.target.spec()?;
     let text = std::fs::read(&request.process)
         .context(|| format!("read {}", request.process.display()))?;
-    let mut process: Process = serde_json::from_slice(&text).map_err(|error| {
-        Error::caused_by(ErrorKind::InvalidInput, "decode the process", error)
-    })?;
+    let mut process: Process = serde_json::from_slice(&text)
+        .map_err(|error| Error::caused_by(ErrorKind::InvalidInput, "decode the process", error))?;
     // libcontainer takes an explicit "false" for "true" when it sets up seccomp.
     if process.no_new_privileges() == Some(false) {
         process.set_no_new_privileges(None);
@@ -147,13 +152,15 @@ fn namespaces(linux: &Linux, init: i32) -> Result<Vec<LinuxNamespace>> {
     for namespace in named {
         let file = namespace_file(namespace.typ());
         let theirs = PathBuf::from(format!("/proc/{init}/ns/{file}"));
-        let identity = |path: &Path| {
-            std::fs::read_link(path).context(|| format!("read {}", path.display()))
-        };
+        let identity =
+            |path: &Path| std::fs::read_link(path).context(|| format!("read {}", path.display()));
         if identity(&theirs)? == identity(&Path::new("/proc/self/ns").join(file))? {
             continue;
         }
-        let namespace = LinuxNamespaceBuilder::default().typ(namespace.typ()).path(theirs).build();
+        let namespace = LinuxNamespaceBuilder::default()
+            .typ(namespace.typ())
+            .path(theirs)
+            .build();
         joined.push(namespace.map_err(|error| {
             Error::caused_by(ErrorKind::Internal, "make the spec of an exec", error)
         })?);
@@ -189,7 +196,9 @@ fn cgroup_of(request: &Exec, spec: &Spec) -> Result<PathBuf> {
     }
     let memberships = std::fs::read_to_string(format!("/proc/{}/cgroup", request.init))
         .context(|| "read init's cgroup")?;
-    let unified = memberships.lines().find_map(|line| line.strip_prefix("0::"));
+    let unified = memberships
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"));
     Ok(unified.map_or(path, PathBuf::from))
 }
 
@@ -214,7 +223,10 @@ fn check_working_dir(spec: &Spec, init: i32) -> Result<()> {
 }
 
 fn set_oom_score(spec: &Spec) -> Result<()> {
-    let score = spec.process().as_ref().and_then(|process| process.oom_score_adj());
+    let score = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.oom_score_adj());
     match score {
         Some(score) => std::fs::write("/proc/self/oom_score_adj", score.to_string())
             .context(|| "set the out-of-memory score"),

@@ -8,8 +8,8 @@
 //! behind must not reach the layers through it. See mount_setattr(2).
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -57,7 +57,10 @@ pub fn remove(at: &Path) {
 /// The options `uidmap=` and `gidmap=`, taken out of the mount's.
 pub fn take_maps(mount: &mut RootfsMountRequest) -> Option<(String, String)> {
     let mut take = |name: &str| {
-        let at = mount.options.iter().position(|option| option.starts_with(name))?;
+        let at = mount
+            .options
+            .iter()
+            .position(|option| option.starts_with(name))?;
         Some(mount.options.remove(at)[name.len()..].to_owned())
     };
     let (uids, gids) = (take("uidmap="), take("gidmap="));
@@ -71,10 +74,17 @@ pub fn shift_lower_layers(
     maps: &(String, String),
 ) -> Result<View> {
     let bad = |why: &str| Error::new(ErrorKind::InvalidInput, format!("idmapped rootfs: {why}"));
-    let option = overlay.options.iter_mut().find(|option| option.starts_with("lowerdir="));
+    let option = overlay
+        .options
+        .iter_mut()
+        .find(|option| option.starts_with("lowerdir="));
     let option = option.ok_or_else(|| bad("the overlay has no lower layers"))?;
-    let layers: Vec<PathBuf> = option["lowerdir=".len()..].split(':').map(PathBuf::from).collect();
-    let common = common_folder(&layers).ok_or_else(|| bad("the layers have no folder in common"))?;
+    let layers: Vec<PathBuf> = option["lowerdir=".len()..]
+        .split(':')
+        .map(PathBuf::from)
+        .collect();
+    let common =
+        common_folder(&layers).ok_or_else(|| bad("the layers have no folder in common"))?;
     let at = place(rootfs).ok_or_else(|| bad("the rootfs has no bundle"))?;
     std::fs::create_dir_all(&at).context(|| format!("make {}", at.display()))?;
     let view = View { at };
@@ -96,8 +106,12 @@ pub fn shift_mount(target: &Path, maps: &(String, String)) -> Result<()> {
 
 fn common_folder(layers: &[PathBuf]) -> Option<PathBuf> {
     let (first, rest) = layers.split_first()?;
-    let common = first.ancestors().find(|folder| rest.iter().all(|layer| layer.starts_with(folder)));
-    common.filter(|folder| folder.parent().is_some()).map(Path::to_owned)
+    let common = first
+        .ancestors()
+        .find(|folder| rest.iter().all(|layer| layer.starts_with(folder)));
+    common
+        .filter(|folder| folder.parent().is_some())
+        .map(Path::to_owned)
 }
 
 fn bind(source: &Path, target: &Path, maps: &(String, String), attributes: u64) -> Result<()> {
@@ -105,7 +119,8 @@ fn bind(source: &Path, target: &Path, maps: &(String, String), attributes: u64) 
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, source, flags).context(|| format!("clone the mount {}", source.display()))?;
+    let tree = open_tree(CWD, source, flags)
+        .context(|| format!("clone the mount {}", source.display()))?;
     let attributes = MountAttr {
         attr_set: MOUNT_ATTR_IDMAP | attributes,
         attr_clr: 0,
@@ -128,15 +143,29 @@ fn bind(source: &Path, target: &Path, maps: &(String, String), attributes: u64) 
                 error,
             )
         })?;
-    move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .context(|| format!("mount the shifted {}", source.display()))
+    move_mount(
+        &tree,
+        "",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .context(|| format!("mount the shifted {}", source.display()))
 }
 
 /// A user namespace with these maps (`container:host:size`, separated by commas).
 fn user_namespace((uids, gids): &(String, String)) -> Result<OwnedFd> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(HOLDER_ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let setup = ChildSetup { dies_with_parent: true, new_user_namespace: true, ..Default::default() };
+    command
+        .arg(HOLDER_ARGUMENT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let setup = ChildSetup {
+        dies_with_parent: true,
+        new_user_namespace: true,
+        ..Default::default()
+    };
     set_up_child(&mut command, setup);
     let mut holder = command.spawn().context(|| "make a user namespace")?;
     let proc = PathBuf::from(format!("/proc/{}", holder.id()));
@@ -149,7 +178,9 @@ fn user_namespace((uids, gids): &(String, String)) -> Result<OwnedFd> {
         .and_then(|()| File::open(proc.join("ns/user")).context(|| "open the user namespace"));
     // The end of its stdin is its end.
     drop(holder.stdin.take());
-    holder.wait().context(|| "wait for the namespace's holder")?;
+    holder
+        .wait()
+        .context(|| "wait for the namespace's holder")?;
     namespace.map(OwnedFd::from)
 }
 
@@ -167,19 +198,23 @@ mod tests {
         let mut mount = RootfsMountRequest {
             kind: "overlay".into(),
             source: "overlay".into(),
-            options: ["index=off", "uidmap=0:9:5", "gidmap=0:8:5", "lowerdir=/a"].map(String::from).into(),
+            options: ["index=off", "uidmap=0:9:5", "gidmap=0:8:5", "lowerdir=/a"]
+                .map(String::from)
+                .into(),
             target: String::new(),
         };
-        assert_eq!(take_maps(&mut mount), Some(("0:9:5".into(), "0:8:5".into())));
+        assert_eq!(
+            take_maps(&mut mount),
+            Some(("0:9:5".into(), "0:8:5".into()))
+        );
         assert_eq!(mount.options, ["index=off", "lowerdir=/a"]);
         assert_eq!(take_maps(&mut mount), None);
     }
 
     #[test]
     fn layers_have_a_folder_in_common() {
-        let common = |layers: &[&str]| {
-            common_folder(&layers.iter().map(PathBuf::from).collect::<Vec<_>>())
-        };
+        let common =
+            |layers: &[&str]| common_folder(&layers.iter().map(PathBuf::from).collect::<Vec<_>>());
         assert_eq!(common(&["/s/1/fs"]), Some("/s/1/fs".into()));
         assert_eq!(common(&["/s/1/fs", "/s/2/fs"]), Some("/s".into()));
         assert_eq!(common(&["/a/fs", "/b/fs"]), None);

@@ -43,7 +43,9 @@ fn mount_one(mount: &RootfsMountRequest, rootfs: &Path) -> Result<()> {
     let maps = idmap::take_maps(&mut mount);
     // Unmounted at the end of this function: the overlay has its own hold on it.
     let _view = match &maps {
-        Some(maps) if mount.kind == "overlay" => Some(idmap::shift_lower_layers(&mut mount, rootfs, maps)?),
+        Some(maps) if mount.kind == "overlay" => {
+            Some(idmap::shift_lower_layers(&mut mount, rootfs, maps)?)
+        }
         _ => None,
     };
     let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());

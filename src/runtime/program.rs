@@ -81,7 +81,9 @@ fn environment(process: &Process) -> Vec<String> {
     let given = process.env().as_deref().unwrap_or_default();
     given.iter().for_each(|variable| set(variable));
     if let Some(home) = home
-        && !given.iter().any(|variable| name_of(variable) == "HOME" && variable != "HOME=")
+        && !given
+            .iter()
+            .any(|variable| name_of(variable) == "HOME" && variable != "HOME=")
     {
         set(&format!("HOME={home}"));
     }
@@ -93,7 +95,9 @@ fn name_of(variable: &str) -> &str {
 }
 
 fn process(spec: &Spec) -> Result<&Process, String> {
-    spec.process().as_ref().ok_or_else(|| "the spec has no process".to_owned())
+    spec.process()
+        .as_ref()
+        .ok_or_else(|| "the spec has no process".to_owned())
 }
 
 /// A name with a slash is a path, any other is looked for in the process's own `PATH`.
@@ -112,7 +116,10 @@ fn find(process: &Process) -> Result<PathBuf, String> {
         };
     }
     let variables = process.env().as_deref().unwrap_or_default();
-    let search = variables.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+    let search = variables
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="));
     search
         .unwrap_or_default()
         .split(':')
@@ -134,8 +141,17 @@ mod tests {
     use oci_spec::runtime::ProcessBuilder;
 
     fn process(args: &[&str], env: &[&str]) -> Process {
-        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        ProcessBuilder::default().args(owned(args)).env(owned(env)).build().unwrap()
+        let owned = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        ProcessBuilder::default()
+            .args(owned(args))
+            .env(owned(env))
+            .build()
+            .unwrap()
     }
 
     #[test]
@@ -150,7 +166,10 @@ mod tests {
             ("/nope", "stat /nope: no such file or directory"),
             ("/etc", "is a directory"),
         ] {
-            assert_eq!(found(&[name], &path).unwrap_err(), format!("exec: {name:?}: {why}"));
+            assert_eq!(
+                found(&[name], &path).unwrap_err(),
+                format!("exec: {name:?}: {why}")
+            );
         }
         assert!(found(&["sh"], &[]).is_err());
     }

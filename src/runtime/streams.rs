@@ -31,7 +31,9 @@ pub fn give_to_user(spec: &Spec) -> Result<()> {
 /// A user of the container as the host knows it.
 fn on_host(spec: &Spec, user: u32) -> u32 {
     let linux = spec.linux().as_ref();
-    let mappings = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    let mappings = linux
+        .and_then(|linux| linux.uid_mappings().as_deref())
+        .unwrap_or_default();
     mappings
         .iter()
         .find_map(|mapping| {

@@ -50,7 +50,10 @@ fn place(spec: &Spec, rootfs: &Path, cwd: &Path) -> Option<(PathBuf, PathBuf)> {
         .iter()
         .flatten()
         .any(|option| option == "bind" || option == "rbind");
-    let source = mount.source().clone().filter(|source| is_bind && source.is_dir())?;
+    let source = mount
+        .source()
+        .clone()
+        .filter(|source| is_bind && source.is_dir())?;
     let below = cwd.strip_prefix(mount.destination()).ok()?;
     Some((source, below.to_owned()))
 }

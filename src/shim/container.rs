@@ -209,7 +209,10 @@ impl Container {
             return Err(self.wrong_state("is paused".to_owned()));
         }
         match self.init.life() {
-            Life { phase: Phase::Stopped, .. } => self.must_run(),
+            Life {
+                phase: Phase::Stopped,
+                ..
+            } => self.must_run(),
             Life { pid: 0, .. } => self.must_run(),
             _ => Ok(()),
         }

@@ -84,7 +84,10 @@ impl Events {
         let mut waiting = self.waiting.subscribe();
         let none = waiting.wait_for(|waiting| *waiting == 0);
         if tokio::time::timeout(patience, none).await.is_err() {
-            log::warn!("{} event(s) are lost: containerd is away", *self.waiting.borrow());
+            log::warn!(
+                "{} event(s) are lost: containerd is away",
+                *self.waiting.borrow()
+            );
         }
     }
 }
@@ -122,11 +125,18 @@ async fn send(
     let Some(client) = containerd else {
         return false;
     };
-    match client.forward(ttrpc::context::with_duration(ACCEPT), request).await {
+    match client
+        .forward(ttrpc::context::with_duration(ACCEPT), request)
+        .await
+    {
         Ok(_) => true,
         // It was heard and refused: again would be no better.
         Err(ttrpc::Error::RpcStatus(status)) if status.code() != ttrpc::Code::DEADLINE_EXCEEDED => {
-            log::warn!("containerd refuses the event {}: {}", request.envelope.topic, status.message);
+            log::warn!(
+                "containerd refuses the event {}: {}",
+                request.envelope.topic,
+                status.message
+            );
             true
         }
         Err(error) => {

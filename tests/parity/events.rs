@@ -21,20 +21,42 @@ impl Told {
     /// All but the deletions. runc's shim may end before it has sent that event.
     pub fn without_deletions(&self, sorted: bool) -> String {
         let lists = self.0.iter().map(|(container, list)| {
-            let mut list: Vec<_> = list.iter().filter(|event| !event.starts_with(DELETE)).collect();
+            let mut list: Vec<_> = list
+                .iter()
+                .filter(|event| !event.starts_with(DELETE))
+                .collect();
             if sorted {
                 list.sort();
             }
-            let lines: String = list.into_iter().map(|event| format!("  {event}\n")).collect();
+            let lines: String = list
+                .into_iter()
+                .map(|event| format!("  {event}\n"))
+                .collect();
             format!("{container}:\n{lines}")
         });
         lists.collect()
     }
 
+    /// With the exits of inits that `other` tells of and that are missing here.
+    /// runc's shim may end before it has sent that event, too.
+    pub fn with_lost_exits(mut self, other: &Told) -> Told {
+        for (container, list) in &mut self.0 {
+            let exit = format!("/tasks/exit id={container} pid=init");
+            let told =
+                |list: &[String]| list.iter().rfind(|event| event.starts_with(&exit)).cloned();
+            if told(list).is_none() {
+                list.extend(other.0.get(container).and_then(|list| told(list)));
+            }
+        }
+        self
+    }
+
     /// The containers whose last event is not a deletion, or that were not
     /// deleted just as often as they were created.
     pub fn not_deleted(&self) -> Vec<&str> {
-        let times = |list: &[String], topic: &str| list.iter().filter(|event| event.starts_with(topic)).count();
+        let times = |list: &[String], topic: &str| {
+            list.iter().filter(|event| event.starts_with(topic)).count()
+        };
         let deleted = |list: &[String]| {
             times(list, DELETE) == times(list, "/tasks/create")
                 && list.last().is_some_and(|event| event.starts_with(DELETE))
@@ -73,7 +95,9 @@ impl Events {
         let end = Instant::now() + Duration::from_secs(5);
         loop {
             let told = self.now(id);
-            let times = |list: &[String], topic: &str| list.iter().filter(|event| event.starts_with(topic)).count();
+            let times = |list: &[String], topic: &str| {
+                list.iter().filter(|event| event.starts_with(topic)).count()
+            };
             let is_over = |list: &Vec<String>| times(list, last) >= times(list, "/tasks/create");
             if told.values().all(is_over) || Instant::now() > end {
                 return Told(told);
@@ -92,7 +116,10 @@ impl Events {
             let container = event["container_id"].as_str().unwrap_or_default();
             if container.starts_with(id) {
                 let told = simplified(topic, &event, &mut pids).replace(id, "ID");
-                found.entry(container.replace(id, "ID")).or_default().push(told);
+                found
+                    .entry(container.replace(id, "ID"))
+                    .or_default()
+                    .push(told);
             }
         }
         found
@@ -100,7 +127,11 @@ impl Events {
 }
 
 fn listen(lines: &Mutex<Vec<String>>) {
-    let child = Command::new("ctr").arg("events").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let child = Command::new("ctr")
+        .arg("events")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
     let mut child = child.expect("run ctr events");
     let output = child.stdout.take().expect("its output");
     for line in BufReader::new(output).lines().map_while(Result::ok) {

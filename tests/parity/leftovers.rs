@@ -22,7 +22,13 @@ impl Leftovers {
         if needle.is_empty() {
             found.retain(|line| !line.starts_with("file /run/containerd/fifo/"));
         }
-        walk("cgroup", Path::new("/sys/fs/cgroup"), needle, false, &mut found);
+        walk(
+            "cgroup",
+            Path::new("/sys/fs/cgroup"),
+            needle,
+            false,
+            &mut found,
+        );
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
         for line in mounts.lines().filter(|line| line.contains(needle)) {
             found.insert(format!("mount {}", line.split(' ').nth(4).unwrap_or(line)));

@@ -13,11 +13,11 @@
 mod case;
 mod cases;
 mod events;
+#[path = "../common/lab.rs"]
+mod lab;
 mod leftovers;
 mod rpc;
 mod side;
-#[path = "../common/lab.rs"]
-mod lab;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -48,26 +48,62 @@ pub fn warm_up() {
     let image = "docker.io/library/busybox:latest";
     let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
     for flags in [&[][..], &maps] {
-        let run = Command::new("ctr").args(["run", "--rm"]).args(flags).args([image, "warm-up", "true"]).status();
-        assert!(run.is_ok_and(|status| status.success()), "containerd does not run containers");
+        let run = Command::new("ctr")
+            .args(["run", "--rm"])
+            .args(flags)
+            .args([image, "warm-up", "true"])
+            .status();
+        assert!(
+            run.is_ok_and(|status| status.success()),
+            "containerd does not run containers"
+        );
     }
 }
 
 /// Runs `case` with both runtimes. An error tells all that is different.
 pub fn compare(number: usize, case: &Case, events: &Events) -> Result<(), Failed> {
     let (theirs, ours) = if case.alone {
-        let _alone = CONTAINERD.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (run(&THEIRS, number, case, events), run(&OURS, number, case, events))
+        let _alone = CONTAINERD
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        (
+            run(&THEIRS, number, case, events),
+            run(&OURS, number, case, events),
+        )
     } else {
-        let _shared = CONTAINERD.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (run(&THEIRS, number, case, events), run(&OURS, number, case, events))
+        let _shared = CONTAINERD
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        (
+            run(&THEIRS, number, case, events),
+            run(&OURS, number, case, events),
+        )
+    };
+    let theirs = Side {
+        events: theirs.events.with_lost_exits(&ours.events),
+        ..theirs
     };
     let mut report = String::new();
     let expected = case.ours.map_or(case.shows, |difference| difference.shows);
-    differ(&mut report, "output with runc's runtime", case.shows.trim(), &theirs.stdout);
-    differ(&mut report, "output with ours", expected.trim(), &ours.stdout);
+    differ(
+        &mut report,
+        "output with runc's runtime",
+        case.shows.trim(),
+        &theirs.stdout,
+    );
+    differ(
+        &mut report,
+        "output with ours",
+        expected.trim(),
+        &ours.stdout,
+    );
     if case.ours.is_none() {
-        differ(&mut report, "errors (runc's, ours)", &theirs.stderr, &ours.stderr);
+        differ(
+            &mut report,
+            "errors (runc's, ours)",
+            &theirs.stderr,
+            &ours.stderr,
+        );
     }
     if case.ours.is_none_or(|difference| difference.same_events) {
         let told = |side: &Side| side.events.without_deletions(case.unordered);
@@ -76,10 +112,17 @@ pub fn compare(number: usize, case: &Case, events: &Events) -> Result<(), Failed
     }
     let undeleted = ours.events.not_deleted();
     if !undeleted.is_empty() {
-        let _ = writeln!(report, "ours lack a deletion event, or have one too many: {undeleted:?}");
+        let _ = writeln!(
+            report,
+            "ours lack a deletion event, or have one too many: {undeleted:?}"
+        );
     }
     if !ours.left.is_empty() {
-        let _ = write!(report, "left behind by ours:\n{}by runc's:\n{}", ours.left, theirs.left);
+        let _ = write!(
+            report,
+            "left behind by ours:\n{}by runc's:\n{}",
+            ours.left, theirs.left
+        );
     }
     if report.is_empty() {
         return Ok(());
@@ -103,7 +146,13 @@ fn run(runtime: &Runtime, number: usize, case: &Case, events: &Events) -> Side {
     // Files, not pipes: what a script leaves running must not keep the suite waiting.
     let (out, err) = (format!("{dir}.out"), format!("{dir}.err"));
     let script = |text: &str, seconds: &str| -> ExitStatus {
-        let append = |path: &str| File::options().append(true).create(true).open(path).expect("a file for output");
+        let append = |path: &str| {
+            File::options()
+                .append(true)
+                .create(true)
+                .open(path)
+                .expect("a file for output")
+        };
         Command::new("timeout")
             .args(["-s", "KILL", seconds, "bash", "-c"])
             .arg(format!("{}\n{text}", include_str!("prelude.sh")))
@@ -112,7 +161,10 @@ fn run(runtime: &Runtime, number: usize, case: &Case, events: &Events) -> Side {
             .env("ID", &id)
             .env("DIR", &dir)
             .env("EVENTS", events::FILE)
-            .env("TERMINAL", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/terminal.py"))
+            .env(
+                "TERMINAL",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/terminal.py"),
+            )
             .env("RPC", std::env::current_exe().expect("our own path"))
             .stdin(Stdio::null())
             .stdout(append(&out))
@@ -139,12 +191,22 @@ fn run(runtime: &Runtime, number: usize, case: &Case, events: &Events) -> Side {
 
 /// Without the id, the runtime's name, and times in containerd's log lines.
 fn normalised(bytes: &[u8], id: &str, runtime: &str) -> String {
-    let text = String::from_utf8_lossy(bytes).replace(id, "ID").replace(runtime, "RUNTIME");
-    let line = |line: &str| match line.strip_prefix("time=\"").and_then(|rest| rest.split_once('"')) {
+    let text = String::from_utf8_lossy(bytes)
+        .replace(id, "ID")
+        .replace(runtime, "RUNTIME");
+    let line = |line: &str| match line
+        .strip_prefix("time=\"")
+        .and_then(|rest| rest.split_once('"'))
+    {
         Some((_, rest)) => format!("time{rest}"),
         None => line.to_owned(),
     };
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n").trim().to_owned()
+    text.split('\n')
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .trim()
+        .to_owned()
 }
 
 fn differ(report: &mut String, what: &str, expected: &str, found: &str) {
@@ -155,7 +217,13 @@ fn differ(report: &mut String, what: &str, expected: &str, found: &str) {
     let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
     let common = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let rest = (old.len().min(new.len())) - common;
-    let tail = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    let tail = old
+        .iter()
+        .rev()
+        .zip(new.iter().rev())
+        .take(rest)
+        .take_while(|(a, b)| a == b)
+        .count();
     for line in &old[..common] {
         let _ = writeln!(report, "    {line}");
     }

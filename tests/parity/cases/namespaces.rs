@@ -31,18 +31,17 @@ not so",
 x
 CapEff:	00000000a80425fb
 100000:200000
-Uid:	100000	100000	100000	100000
 Uid:	100000	100000	100000	100000",
     ),
     Case::same(
         "exec-with-a-terminal-in-a-user-namespace",
         r#"start --uidmap 0:100000:65536 --gidmap 0:200000:65536 $BOX $ID sleep 100
-        terminal 80x24 ctr t exec -t --exec-id e $ID sh -c 'tty; stat -c %u $(tty); id -u' | tr -d '\r'"#,
+        terminal 80x24 ctr t exec -t --exec-id e $ID sh -c 'tty; stat -c %u $(tty); id -u; sleep 0.5' | tr -d '\r'"#,
         "/dev/pts/0\n0\n0",
     ),
     Case::same(
         "a-terminal-in-a-user-namespace",
-        r#"terminal 80x24 ctr run --rm -t --runtime $RT --uidmap 0:100000:65536 --gidmap 0:200000:65536 $BOX $ID sh -c 'tty; id -u' | tr -d '\r'"#,
+        r#"terminal 80x24 ctr run --rm -t --runtime $RT --uidmap 0:100000:65536 --gidmap 0:200000:65536 $BOX $ID sh -c 'tty; id -u; sleep 0.5' | tr -d '\r'"#,
         "/dev/pts/0\n0",
     ),
     Case::same(
@@ -60,7 +59,7 @@ Uid:	100000	100000	100000	100000",
         "a-process-namespace-of-another-container",
         r#"box sh -c 'trap : TERM; while :; do sleep 0.1; done'; start --with-ns pid:/proc/$(pid $ID)/ns/pid $BOX $ID-2 sh -c 'sleep 4321 & sleep 0.5; ps -o args | grep -c "[s]leep 4321"'
         await_status $ID-2 STOPPED; sleep 0.2; ps -eo args | grep -c '^sleep 4321$'; status $ID; ctr t rm $ID-2; status $ID"#,
-        "",
+        "0\nRUNNING\nRUNNING",
     ),
     Case::same(
         "the-hosts-process-namespace",

@@ -33,7 +33,11 @@ pub const CASES: &[Case] = &[
         r#"fails 'permission denied|is a directory' run --rm $BOX $ID /etc"#,
         "fails: permission denied|is a directory",
     ),
-    Case::same("a-working-directory", r#"run --rm --cwd /usr/bin $BOX $ID pwd"#, "/usr/bin"),
+    Case::same(
+        "a-working-directory",
+        r#"run --rm --cwd /usr/bin $BOX $ID pwd"#,
+        "/usr/bin",
+    ),
     Case::same(
         "a-working-directory-that-is-missing-is-made",
         r#"try run --rm --cwd /no/such $BOX $ID pwd"#,

@@ -26,7 +26,11 @@ pub const CASES: &[Case] = &[
         r#"box sleep 100; fails 'signal|invalid|unknown' ctr t kill -s NOPE $ID; fails 'signal|invalid' rpc kill $ID 99; status $ID"#,
         "fails: signal|invalid|unknown\nfails: signal|invalid\nRUNNING",
     ),
-    Case::same("signal-zero", r#"box sleep 100; try rpc kill $ID 0; status $ID"#, "status 0\nRUNNING"),
+    Case::same(
+        "signal-zero",
+        r#"box sleep 100; try rpc kill $ID 0; status $ID"#,
+        "status 0\nRUNNING",
+    ),
     Case::same(
         "stop-and-continue",
         r#"box sleep 100; rpc kill $ID 19; sleep 0.2; awk '/State/{print $2}' /proc/$(pid $ID)/status; status $ID; rpc kill $ID 18; awk '/State/{print $2}' /proc/$(pid $ID)/status; status $ID"#,

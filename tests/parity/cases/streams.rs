@@ -18,7 +18,11 @@ pub const CASES: &[Case] = &[
         r#"seq 1 100000 | slowly | try run --rm $BOX $ID sleep 1"#,
         "status 0",
     ),
-    Case::same("no-stdin", r#"slowly </dev/null | try run --rm $BOX $ID cat"#, "status 0"),
+    Case::same(
+        "no-stdin",
+        r#"slowly </dev/null | try run --rm $BOX $ID cat"#,
+        "status 0",
+    ),
     Case::same(
         "the-end-of-stdin-by-close-io",
         r#"mkfifo in; run --rm $BOX $ID sh -c 'cat; echo end' <in & exec 7>in
