@@ -38,6 +38,13 @@ pub fn signal(number: i32) -> Option<rustix::process::Signal> {
     Some(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
 
+/// Gives SIGPIPE its usual effect back, which Rust's runtime took from it and
+/// which a program executed by this process would go without as well.
+pub fn restore_sigpipe() {
+    // SAFETY: the default action is no handler: nothing of ours runs on the signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Lets the running tokio runtime wait until `fd` is readable.
 pub fn async_readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: a BorrowedFd stays open, and stays the same file, as long as it lives.
@@ -49,6 +56,8 @@ pub fn async_readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>>
 pub struct ChildSetup {
     /// Gets SIGKILL when the thread that spawned it ends.
     pub dies_with_parent: bool,
+    /// Lives in a user namespace of its own, with no ids mapped yet.
+    pub new_user_namespace: bool,
     /// Leads a session of its own: no terminal's ^C reaches it.
     pub new_session: bool,
     /// Open `cgroup.procs` files to enter.
@@ -77,6 +86,9 @@ fn set_up_this_child(setup: &ChildSetup, parent: rustix::process::Pid) -> rustix
     if let Some(network) = &setup.network {
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
         rustix::thread::move_into_link_name_space(network.as_fd(), kind)?;
+    }
+    if setup.new_user_namespace {
+        unshare(rustix::thread::UnshareFlags::NEWUSER)?;
     }
     if setup.new_session {
         rustix::process::setsid()?;

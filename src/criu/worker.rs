@@ -119,6 +119,7 @@ impl Worker {
         // Before the mappings, whose numbers may be those of the cgroup files.
         let setup = ChildSetup {
             dies_with_parent: launch.dies_with_us,
+            new_user_namespace: false,
             new_session: true,
             cgroup_procs: launch.cgroup_procs,
             new_cgroup_namespace: launch.new_cgroup_namespace,

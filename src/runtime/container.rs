@@ -1,17 +1,20 @@
 //! A container's life in libcontainer: create, start, adopt (after a restore), delete.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use libcontainer::config::YoukiConfig;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::hooks::run_hooks;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::STATE_DIR;
 use super::cgroup_path::cgroup_path;
 use super::network;
+use super::program::Program;
+use super::{last_words, streams, working_dir};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
@@ -76,13 +79,24 @@ pub fn create(request: &Create) -> Result<i32> {
     let target = &request.target;
     std::fs::create_dir_all(target.state_root())
         .context(|| format!("make {}", target.state_root().display()))?;
-    let container = builder(&target.id, &target.state_root())?
+    let spec = target.spec()?;
+    working_dir::make(&spec, &target.bundle)?;
+    streams::give_to_user(&spec)?;
+    let container = ContainerBuilder::new(target.id.clone(), SyscallType::default())
+        .with_executor(Program { is_init: true })
+        .with_root_path(target.state_root())
+        .map_err(|error| runtime_error("use the state folder", error))?
         .with_console_socket(request.console_socket.clone())
         .as_init(&target.bundle)
         .with_systemd(false)
         .with_no_pivot(request.no_pivot)
         .build()
-        .map_err(|error| runtime_error("create the container", error))?;
+        .map_err(|error| runtime_error("create the container", error))
+        .inspect_err(|_| {
+            // libcontainer tries once, when its dying processes may still be in it.
+            let _ = target.cgroup().and_then(|cgroup| cgroup.remove());
+            run_poststop_hooks(target, spec.hooks().as_ref());
+        })?;
     init_pid(&container)
         .and_then(|pid| finish(target, pid).map(|()| pid))
         .inspect_err(|_| {
@@ -95,6 +109,25 @@ fn finish(target: &Target, init: i32) -> Result<()> {
     let spec = target.spec()?;
     restrict_devices(target, &spec)?;
     network::bring_up_loopback(&spec, init)
+}
+
+/// Runs the hooks that undo what others did (take a network down, say). A
+/// create that failed needs them as well: it may have run those others.
+fn run_poststop_hooks(target: &Target, hooks: Option<&Hooks>) {
+    let Some(hooks) = hooks.and_then(|hooks| hooks.poststop().as_ref()) else {
+        return;
+    };
+    // Its own folder is gone; the value is for the hooks only, and not saved.
+    let (stopped, bundle) = (ContainerStatus::Stopped, &target.bundle);
+    let ran = Container::new(&target.id, stopped, None, bundle, bundle)
+        .map_err(|error| error.to_string())
+        .and_then(|container| {
+            run_hooks(Some(hooks), Some(&container.state), None, None, None)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = ran {
+        log::warn!("poststop hooks of {}: {error}", target.id);
+    }
 }
 
 /// libcontainer knows no device rules on cgroup v2 (without libbpf); ours do it.
@@ -151,22 +184,46 @@ pub fn adopt(request: &Adopt) -> Result<()> {
 
 /// Removes the container's cgroups and state, and kills what still runs in it
 /// if `force` is given. A container that is not there is no error.
+///
+/// A poststop hook that fails does not keep the container from being deleted,
+/// as OCI has it; libcontainer would, so its hooks are run from here.
 pub fn delete(target: &Target, force: bool) -> Result<()> {
-    if !target.state_dir().exists() {
+    let dir = target.state_dir();
+    if !dir.exists() {
         return Ok(());
     }
-    load(target)?
+    let what = "delete the container";
+    // A container that was hardly begun has no configuration, and no hooks to run.
+    let mut hooks = None;
+    if let Ok(mut config) = YoukiConfig::load(&dir)
+        && config.hooks.is_some()
+    {
+        hooks = config.hooks.take();
+        config
+            .save(&dir)
+            .map_err(|error| runtime_error(what, error))?;
+    }
+    let mut container = load(target)?;
+    container
+        .refresh_status()
+        .map_err(|error| runtime_error(what, error))?;
+    // libcontainer tries to remove the cgroups for a moment only, however long
+    // what it killed takes to leave them.
+    let cgroup = target.cgroup()?;
+    if force && container.status() != ContainerStatus::Stopped {
+        cgroup.kill_all()?;
+    }
+    if force || container.status() == ContainerStatus::Stopped {
+        cgroup.remove()?;
+    }
+    container
         .delete(force)
-        .map_err(|error| runtime_error("delete the container", error))
+        .map_err(|error| runtime_error(what, error))?;
+    run_poststop_hooks(target, hooks.as_ref());
+    Ok(())
 }
 
-pub(super) fn builder(id: &str, state_root: &Path) -> Result<ContainerBuilder> {
-    ContainerBuilder::new(id.to_owned(), SyscallType::default())
-        .with_root_path(state_root)
-        .map_err(|error| runtime_error("use the state folder", error))
-}
-
-fn load(target: &Target) -> Result<Container> {
+pub(super) fn load(target: &Target) -> Result<Container> {
     Container::load(target.state_dir())
         .map_err(|error| runtime_error("read the container's state", error))
 }
@@ -180,6 +237,9 @@ fn init_pid(container: &Container) -> Result<i32> {
     })
 }
 
+/// Comes before the message of a process that failed on its way to its program.
+const PREFACE: &str = "error in executing process : ";
+
 /// libcontainer's errors say little at the top: the whole chain is told.
 pub(super) fn runtime_error(what: &str, error: impl std::error::Error + 'static) -> Error {
     let mut chain = what.to_owned();
@@ -187,12 +247,20 @@ pub(super) fn runtime_error(what: &str, error: impl std::error::Error + 'static)
     let mut next: Option<&dyn std::error::Error> = Some(&error);
     while let Some(cause) = next {
         let text = cause.to_string();
+        // What the new process itself has to say, without libcontainer's preface.
+        let text = text.rsplit(PREFACE).next().unwrap_or_default().to_owned();
         if !last.contains(&text) {
             chain.push_str(": ");
             chain.push_str(&text);
             last = text;
         }
         next = cause.source();
+    }
+    // What the new process says itself is complete.
+    if !chain.contains("exec: ")
+        && let Some(words) = last_words::first()
+    {
+        chain = format!("{chain}: {words}");
     }
     Error::new(ErrorKind::Runtime, chain)
 }

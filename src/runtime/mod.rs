@@ -12,13 +12,20 @@
 mod cgroup_path;
 mod container;
 mod exec;
+mod idmap;
+mod last_words;
 mod mounts;
 mod netlink;
 pub mod network;
+mod program;
+mod streams;
+mod working_dir;
 
 pub use cgroup_path::{cgroup_path, disown_cgroup, own_cgroup};
 pub use container::{Adopt, Create, Target, adopt, create, delete, start};
 pub use exec::{Exec, exec};
+pub use idmap::{HOLDER_ARGUMENT, hold_namespace};
+pub use last_words::listen as listen_to_libcontainer;
 pub use mounts::{RootfsMountRequest, mount_rootfs, unmount_rootfs};
 
 /// Folder of ours inside a bundle: libcontainer's state, logs, console sockets.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::idmap;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
 /// One mount of a rootfs, as in containerd's `Mount` message.
@@ -38,6 +39,15 @@ fn mount_one(mount: &RootfsMountRequest, rootfs: &Path) -> Result<()> {
         "" => rootfs.to_path_buf(),
         below => rootfs.join(below),
     };
+    let mut mount = mount.clone();
+    let maps = idmap::take_maps(&mut mount);
+    // Unmounted at the end of this function: the overlay has its own hold on it.
+    let _view = match &maps {
+        Some(maps) if mount.kind == "overlay" => {
+            Some(idmap::shift_lower_layers(&mut mount, rootfs, maps)?)
+        }
+        _ => None,
+    };
     let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
     containerd_shim::mount::mount_rootfs(
         some(&mount.kind).as_deref(),
@@ -51,11 +61,18 @@ fn mount_one(mount: &RootfsMountRequest, rootfs: &Path) -> Result<()> {
             format!("mount the rootfs at {}", target.display()),
             error,
         )
-    })
+    })?;
+    match &maps {
+        Some(maps) if mount.kind != "overlay" => idmap::shift_mount(&target, maps),
+        _ => Ok(()),
+    }
 }
 
 /// Unmounts `rootfs` and all that is mounted below it; no error if nothing is.
 pub fn unmount_rootfs(rootfs: &Path) -> Result<()> {
+    if let Some(view) = idmap::place(rootfs) {
+        idmap::remove(&view); // Left by a helper that was killed.
+    }
     const MNT_DETACH: i32 = rustix::mount::UnmountFlags::DETACH.bits() as i32;
     let path = rootfs.to_str().ok_or_else(|| {
         Error::new(

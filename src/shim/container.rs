@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::process::{Phase, Process};
+use super::process::{Life, Phase, Process};
 use super::stdio::PipeOwner;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
@@ -202,6 +202,22 @@ impl Container {
         }
     }
 
+    /// Fails unless a further process can be run in it: init is there, if only
+    /// to wait for its start, and nothing keeps new processes from running.
+    pub fn must_take_execs(&self) -> Result<()> {
+        if self.is_paused() {
+            return Err(self.wrong_state("is paused".to_owned()));
+        }
+        match self.init.life() {
+            Life {
+                phase: Phase::Stopped,
+                ..
+            } => self.must_run(),
+            Life { pid: 0, .. } => self.must_run(),
+            _ => Ok(()),
+        }
+    }
+
     /// An error that says which container is in the way of what was asked.
     pub fn wrong_state(&self, how: String) -> Error {
         Error::new(
@@ -226,7 +242,11 @@ impl Container {
         }
         let pid = Pid::from_raw(life.pid)
             .ok_or_else(|| self.wrong_state("has no process yet".to_owned()))?;
-        match kill_process(pid, to_signal(number)?) {
+        let sent = match number {
+            0 => test_kill_process(pid), // Only asks whether it is there.
+            number => kill_process(pid, to_signal(number)?),
+        };
+        match sent {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::SRCH) => Err(gone()),
             Err(error) => Err(Error::caused_by(

@@ -117,6 +117,10 @@ impl Helper {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg(ARGUMENT)
+            // The shim's own folder is its first container's bundle, which goes with that.
+            .current_dir("/")
+            // Meant for whoever systemd started; libcontainer would pass it on.
+            .env_remove("LISTEN_FDS")
             .stdin(stdio(streams.stdin))
             .stdout(stdio(streams.stdout))
             .stderr(stdio(streams.stderr))
@@ -213,6 +217,7 @@ pub fn main() -> u8 {
     let Ok(mut socket) = crate::sys::take_inherited_socket(SOCKET_FD) else {
         return 2;
     };
+    runtime::listen_to_libcontainer();
     let reply = serve(&mut socket).unwrap_or_else(|error| Reply::Failed {
         kind: error.kind(),
         message: error.to_string(),

@@ -2,6 +2,8 @@
 //! gone without having deleted its container. There is nobody to ask; what
 //! there is to know lies in the bundle.
 
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -25,10 +27,16 @@ pub fn remove(flags: &Flags) -> Result<DeleteResponse> {
         id: flags.id.clone(),
         bundle,
     };
-    let pid = kill_all(&target)?;
-    runtime::delete(&target, true)?;
-    runtime::disown_cgroup(&target)?;
-    runtime::unmount_rootfs(&target.rootfs())?;
+    let killed = kill_all(&target);
+    // What one step cannot remove must not keep the next from its part.
+    let removed = [
+        runtime::delete(&target, true),
+        runtime::disown_cgroup(&target),
+        runtime::unmount_rootfs(&target.rootfs()),
+        remove_socket(&target.bundle),
+    ];
+    let pid = killed?;
+    removed.into_iter().collect::<Result<()>>()?;
     Ok(DeleteResponse {
         pid: pid.unwrap_or_default() as u32,
         exit_status: KILLED,
@@ -50,6 +58,28 @@ fn kill_all(target: &Target) -> Result<Option<i32>> {
         cgroup.kill_all()?;
     }
     Ok(pid)
+}
+
+/// Removes the dead shim's socket. One that still answers is that of a shim
+/// with other containers.
+fn remove_socket(bundle: &Path) -> Result<()> {
+    let Some(path) = socket(bundle) else {
+        return Ok(());
+    };
+    match UnixStream::connect(&path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(&path).context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where containerd noted that the shim listens.
+fn socket(bundle: &Path) -> Option<PathBuf> {
+    let noted = std::fs::read(bundle.join("bootstrap.json")).ok()?;
+    let noted: serde_json::Value = serde_json::from_slice(&noted).ok()?;
+    let address = noted.get("address")?.as_str()?;
+    Some(PathBuf::from(address.strip_prefix("unix://")?))
 }
 
 fn init_pid(state_dir: &Path) -> Option<i32> {

@@ -195,10 +195,11 @@ impl Tasks {
     }
 
     async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Result<()> {
-        container.must_run()?;
+        container.must_take_execs()?;
         let Prepared { streams, console } = self.prepare_streams(container, process).await?;
         let request = Request::Exec(runtime::Exec {
             target: container.target.clone(),
+            init: container.init.life().pid,
             process: process_file(container, &process.exec_id),
             console_socket: console.as_ref().map(ConsoleSocket::path),
         });
@@ -237,9 +238,7 @@ impl Tasks {
                 format!("{exec_id:?} is no exec id"),
             ));
         }
-        if container.init.life().phase == Phase::Stopped {
-            return Err(container.wrong_state("has ended".to_owned()));
-        }
+        container.must_take_execs()?;
         let process = container.add_exec(Process::new(exec_id, stdio))?;
         let file = process_file(&container, exec_id);
         let written = file

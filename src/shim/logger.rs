@@ -90,10 +90,7 @@ fn command(uri: &str) -> Result<Command> {
     let mut command = Command::new(decode(path));
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        command.arg(decode(key));
-        if !value.is_empty() {
-            command.arg(decode(value));
-        }
+        command.arg(decode(key)).arg(decode(value));
     }
     Ok(command)
 }

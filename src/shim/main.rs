@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use worldshim::runtime::{HOLDER_ARGUMENT, hold_namespace};
 use worldshim::shim::{RUNTIME, WorldShim, helper};
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == helper::ARGUMENT)
-    {
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    if first == helper::ARGUMENT {
         return ExitCode::from(helper::main());
+    }
+    if first == HOLDER_ARGUMENT {
+        hold_namespace();
+        return ExitCode::SUCCESS;
     }
     if std::env::args()
         .skip(1)

@@ -25,7 +25,8 @@ mod tasks;
 mod temporary;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim::asynchronous::{ExitSignal, Shim, spawn};
@@ -46,11 +47,15 @@ const GROUP_ANNOTATIONS: [&str; 2] = [
     "io.kubernetes.cri.sandbox-id",
 ];
 
+/// How long the shim's end waits for containerd to take the last events.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
 /// This shim, for the crate's bootstrap.
 pub struct WorldShim {
     flags: Flags,
     exit: Arc<ExitSignal>,
     reaper: Arc<Reaper>,
+    events: OnceLock<events::Events>,
 }
 
 #[async_trait]
@@ -64,10 +69,12 @@ impl Shim for WorldShim {
                 id: flags.id.clone(),
                 bundle: flags.bundle.clone(),
                 address: flags.address.clone(),
+                socket: flags.socket.clone(),
                 ..Default::default()
             },
             exit: Arc::default(),
             reaper: Arc::default(),
+            events: OnceLock::new(),
         }
     }
 
@@ -83,10 +90,20 @@ impl Shim for WorldShim {
 
     async fn wait(&mut self) {
         self.exit.wait().await;
+        if let Some(events) = self.events.get() {
+            events.sent(LAST_EVENTS).await;
+        }
+        // The crate looks its address up in the bundle, which is gone by now.
+        if let Some(path) = self.flags.socket.strip_prefix("unix://")
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            log::warn!("remove the socket {path}: {error}");
+        }
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> Tasks {
-        let events = events::Events::new(publisher, self.flags.namespace.clone());
+        let events = events::Events::new(&publisher.address, self.flags.namespace.clone());
+        let _ = self.events.set(events.clone());
         match reaper::child_signal() {
             Ok(signal) => {
                 let reaper = self.reaper.clone();
