@@ -106,7 +106,9 @@ impl Worker {
             .or_else(|error| self.died(name, &call).and(Err(error)))?;
         let mut refused = None;
         loop {
-            match self.receive(call.deadline, call.cancel)? {
+            // A socket that fails is that of a CRIU that has died.
+            let received = self.receive(call.deadline, call.cancel);
+            match received.unwrap_or(Received::Gone) {
                 Received::TimedOut | Received::Cancelled if refused.is_some() => {
                     self.kill();
                     return Err(refused.unwrap_or_else(|| timed_out(name)));
@@ -129,7 +131,9 @@ impl Worker {
                     if refused.is_none() {
                         refused = (call.on_notify)(notification(message)).err();
                     }
-                    self.send(&answer(refused.is_none()))?;
+                    if self.send(&answer(refused.is_none())).is_err() && refused.is_none() {
+                        self.died(name, &call)?;
+                    }
                 }
                 Received::Message(message) => {
                     return self.conclude(message.response, refused, &call);

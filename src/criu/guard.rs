@@ -13,6 +13,8 @@ use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use rustix::process::{Pid, Signal};
+
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::sys::trace::{self, Change};
 
@@ -53,7 +55,7 @@ impl Guard {
         match seized.recv() {
             Ok(Ok(())) => Ok(guard),
             // It may be that CRIU has ended already: then its status tells why.
-            Ok(Err(error)) if error.raw_os_error() == Some(libc::ESRCH) => Ok(guard),
+            Ok(Err(error)) if is_gone(&error) => Ok(guard),
             Ok(Err(error)) => Err(error).context(|| "trace CRIU"),
             Err(_) => Err(Error::new(ErrorKind::Internal, "a thread ended early")),
         }
@@ -82,6 +84,7 @@ fn watch(pid: i32, mut on_death: OnDeath) -> io::Result<i32> {
             Some(Change::Stopped { event, .. }) if event == libc::PTRACE_EVENT_EXIT => {
                 if trace::exit_status(pid).is_ok_and(|status| libc::WIFSIGNALED(status)) {
                     by_signal = true;
+                    end_children(pid);
                     on_death(Death::Near);
                 }
                 go_on(trace::resume(pid, 0))?;
@@ -96,6 +99,25 @@ fn watch(pid: i32, mut on_death: OnDeath) -> io::Result<i32> {
             Some(Change::Stopped { signal, .. }) => go_on(trace::resume(pid, signal))?,
         }
     }
+}
+
+/// CRIU's own children (probes of the kernel, `tar`) would outlive it.
+fn end_children(pid: i32) {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    for child in children.split_whitespace() {
+        if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+    }
+}
+
+/// What is said of a process that has ended, and of one that waits to be reaped.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [libc::ESRCH, libc::EPERM];
+    error
+        .raw_os_error()
+        .is_some_and(|code| gone.contains(&code))
 }
 
 /// A task that was killed while it stood still is not there to be resumed.

@@ -93,7 +93,8 @@ pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
         None => None,
     };
     let mut worker = request.criu.start(Launch {
-        on_death: rescue.map(|rescue| -> OnDeath { Box::new(move |death| rescue.on_death(death)) }),
+        on_death: rescue
+            .map(|mut rescue| -> OnDeath { Box::new(move |death| rescue.on_death(death)) }),
         network: network_as_new(request.init, &parameters)?,
         ..Launch::default()
     })?;

@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 use super::leftovers::Belongings;
 use super::tree;
 use crate::criu::Death;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::sys::trace::{self, Change, Registers};
 
 /// How long stopping or freezing may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a cgroup whose tasks are all stopped may take to be frozen.
+const FREEZE_TIME: Duration = Duration::from_secs(1);
 /// How many system calls CRIU's code in a task makes at most to clean up.
 const LAST_CALLS: usize = 200;
 /// CRIU writes a system call over the first bytes of an executable mapping.
@@ -43,6 +45,8 @@ pub(super) struct Rescue {
     cgroup: PathBuf,
     processes: BTreeMap<i32, Code>,
     tasks: Vec<Task>,
+    /// All tasks stand still since before CRIU let them go.
+    held: bool,
 }
 
 /// The executable mappings of a process.
@@ -100,14 +104,22 @@ impl Rescue {
                 .map(|(process, _)| (*process, Code::read(*process)))
                 .collect(),
             tasks,
+            held: false,
         })
     }
 
     /// What to do at CRIU's death.
-    pub(super) fn on_death(&self, death: Death) {
+    ///
+    /// Tasks are given back their registers only when they were seen frozen
+    /// while CRIU still held them. One that has run since would be thrown back
+    /// to where it was: that is worse than anything CRIU leaves behind.
+    pub(super) fn on_death(&mut self, death: Death) {
         let result = match death {
-            Death::Near => freeze(&self.cgroup, true).and_then(|()| wait_frozen(&self.cgroup)),
-            Death::Done => self.put_right(),
+            Death::Near => freeze(&self.cgroup, true)
+                .and_then(|()| wait_frozen(&self.cgroup))
+                .map(|()| self.held = true),
+            Death::Done if self.held => self.put_right(),
+            Death::Done => Ok(()),
         };
         if let Err(error) = result {
             tracing::error!("after CRIU's death: {error}");
@@ -348,13 +360,16 @@ fn freeze(cgroup: &Path, frozen: bool) -> Result<()> {
 
 /// Waits a short while until all tasks stand still.
 fn wait_frozen(cgroup: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_millis(200);
+    let deadline = Instant::now() + FREEZE_TIME;
     loop {
         let read = |name: &str| fs::read_to_string(cgroup.join(name)).unwrap_or_default();
-        let frozen = read("freezer.state").starts_with("FROZEN")
-            || read("cgroup.events").contains("frozen 1");
-        if frozen || Instant::now() > deadline {
+        if read("freezer.state").starts_with("FROZEN") || read("cgroup.events").contains("frozen 1")
+        {
             return Ok(());
+        }
+        if Instant::now() > deadline {
+            let text = format!("cgroup {} does not come to rest", cgroup.display());
+            return Err(Error::new(ErrorKind::Timeout, text));
         }
         std::thread::sleep(Duration::from_micros(50));
     }
