@@ -1,6 +1,7 @@
 //! A container's life in libcontainer: create, start, adopt (after a restore), delete.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use libcontainer::config::YoukiConfig;
 use libcontainer::container::builder::ContainerBuilder;
@@ -111,6 +112,25 @@ fn finish(target: &Target, init: i32) -> Result<()> {
     network::bring_up_loopback(&spec, init)
 }
 
+fn has_stopped(container: &mut Container) -> Result<bool> {
+    let refreshed = container.refresh_status();
+    refreshed.map_err(|error| runtime_error("look at the container", error))?;
+    Ok(container.status() == ContainerStatus::Stopped)
+}
+
+/// A killed init is gone from its cgroup a little before it is a zombie.
+fn await_stop(container: &mut Container) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has_stopped(container)? {
+        if Instant::now() > deadline {
+            let what = "the container's init outlives SIGKILL";
+            return Err(Error::new(ErrorKind::Timeout, what));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
 /// Runs the hooks that undo what others did (take a network down, say). A
 /// create that failed needs them as well: it may have run those others.
 fn run_poststop_hooks(target: &Target, hooks: Option<&Hooks>) {
@@ -204,16 +224,14 @@ pub fn delete(target: &Target, force: bool) -> Result<()> {
             .map_err(|error| runtime_error(what, error))?;
     }
     let mut container = load(target)?;
-    container
-        .refresh_status()
-        .map_err(|error| runtime_error(what, error))?;
-    // libcontainer tries to remove the cgroups for a moment only, however long
-    // what it killed takes to leave them.
+    // libcontainer kills once, and tries to remove the cgroups for a moment only,
+    // however long what it killed takes to leave them.
     let cgroup = target.cgroup()?;
-    if force && container.status() != ContainerStatus::Stopped {
+    if force && !has_stopped(&mut container)? {
         cgroup.kill_all()?;
+        await_stop(&mut container)?;
     }
-    if force || container.status() == ContainerStatus::Stopped {
+    if has_stopped(&mut container)? {
         cgroup.remove()?;
     }
     container

@@ -45,7 +45,7 @@ slowly() { await_status "$ID" RUNNING; cat; }
 # kill_and_rm ID: its task
 kill_and_rm() { ctr t kill -s 9 "$1"; await_status "$1" STOPPED; ctr t rm "$1" 2>/dev/null; }
 # terminal ARG...: see terminal.py; rpc WORD...: see rpc.rs
-terminal() { python3 "$TERMINAL" "$@"; }
+terminal() { python3 -B "$TERMINAL" "$@"; }
 rpc() { "$RPC" rpc "$@"; }
 # rootfs: makes ./root, a folder that can be a container's root
 rootfs() {

@@ -42,22 +42,32 @@ struct Side {
     left: Leftovers,
 }
 
-/// Runs containers as several cases do: two clients at once would both make
-/// what is missing (a snapshot with other owners), and one of them fail.
+/// Runs a container, and leaves one that keeps the image's snapshot with other
+/// owners: two clients at once would both make it, and one of them fail.
 pub fn warm_up() {
     let image = "docker.io/library/busybox:latest";
-    let maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
-    for flags in [&[][..], &maps] {
+    let run = |flags: &[&str], command: &[&str]| {
         let run = Command::new("ctr")
-            .args(["run", "--rm"])
+            .arg("run")
             .args(flags)
-            .args([image, "warm-up", "true"])
+            .args([image])
+            .args(command)
+            .stdin(Stdio::null())
             .status();
         assert!(
             run.is_ok_and(|status| status.success()),
             "containerd does not run containers"
         );
-    }
+    };
+    run(&["--rm"], &["warm-up", "true"]);
+    let maps = [
+        "-d",
+        "--uidmap",
+        "0:100000:65536",
+        "--gidmap",
+        "0:200000:65536",
+    ];
+    run(&maps, &["keeper", "sleep", "3600"]);
 }
 
 /// Runs `case` with both runtimes. An error tells all that is different.
