@@ -69,7 +69,12 @@ fn a_whole_dump(test: &Test, container: &Container) -> Duration {
 }
 
 /// Kills what `find` finds once `delay` has passed since the helper was there.
-fn kill_during(container: &Container, world: &Path, delay: Duration, find: Find) -> Result<(), Status> {
+fn kill_during(
+    container: &Container,
+    world: &Path,
+    delay: Duration,
+    find: Find,
+) -> Result<(), Status> {
     let (id, to) = (container.id.clone(), world.to_owned());
     let call = std::thread::spawn(move || Containerd::connect().checkpoint_to(&id, &to));
     while !call.is_finished() && processes::helper_of(&container.id).is_none() {
