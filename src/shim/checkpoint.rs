@@ -82,6 +82,7 @@ impl Tasks {
         work: checkpoint::Request,
         paused: Option<Pause>,
     ) -> Result<Outcome> {
+        let work_dir = work.work_dir();
         let request = Request::Checkpoint(work);
         let helper = Helper::start(&self.reaper, &request, Streams::default()).await?;
         container.switch(|activity| {
@@ -98,6 +99,11 @@ impl Tasks {
                 format!("the helper answered {other:?} to a checkpoint"),
             )),
         });
+        if result.is_err()
+            && let Err(error) = blocking(move || checkpoint::await_criu(&work_dir)).await
+        {
+            log::warn!("after a failed checkpoint: {error}");
+        }
         let stays_frozen = match (&paused, &result) {
             (None, _) => false,
             (Some(_), Ok(_)) => true,

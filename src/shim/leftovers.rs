@@ -13,6 +13,7 @@ use containerd_shim::api::DeleteResponse;
 use super::events::timestamp;
 use crate::error::{IoContext, Result};
 use crate::runtime::{self, Target};
+use crate::world::checkpoint;
 
 /// 128 + SIGKILL: what containerd expects of a container that lost its shim.
 const KILLED: u32 = 137;
@@ -27,9 +28,11 @@ pub fn remove(flags: &Flags) -> Result<DeleteResponse> {
         id: flags.id.clone(),
         bundle,
     };
+    let criu = checkpoint::end_criu(&target);
     let killed = kill_all(&target);
     // What one step cannot remove must not keep the next from its part.
     let removed = [
+        criu,
         runtime::delete(&target, true),
         runtime::disown_cgroup(&target),
         runtime::unmount_rootfs(&target.rootfs()),

@@ -77,6 +77,20 @@ pub struct Request {
     pub execs: Vec<(String, i32)>,
 }
 
+impl Request {
+    /// Where CRIU's logs go.
+    pub fn work_dir(&self) -> PathBuf {
+        match &self.wishes.work_path {
+            Some(path) => path.clone(),
+            None => default_work_dir(&self.target),
+        }
+    }
+}
+
+fn default_work_dir(target: &Target) -> PathBuf {
+    target.state_root().join("checkpoint")
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
@@ -148,10 +162,7 @@ impl<'a> Plan<'a> {
         let annotations = spec.annotations().clone().unwrap_or_default();
         let policy = Policy::new(&annotations, &config)?;
         let mount = RootfsMount::parse(&request.rootfs)?;
-        let work_dir = match &request.wishes.work_path {
-            Some(path) => path.clone(),
-            None => request.target.state_root().join("checkpoint"),
-        };
+        let work_dir = request.work_dir();
         std::fs::create_dir_all(&work_dir).context(|| format!("make {}", work_dir.display()))?;
         Ok(Plan {
             criu: Criu::find(Some(&config.criu.path))?,
@@ -410,6 +421,17 @@ fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Waits for the CRIU of a checkpoint that was killed: it puts the container's
+/// processes right, and until then nobody else may touch them.
+pub fn await_criu(work_dir: &Path) -> Result<()> {
+    processes::await_orphan(work_dir, crate::criu::PATIENCE)
+}
+
+/// Ends the CRIU of a killed checkpoint of a container that is to die, too.
+pub fn end_criu(target: &Target) -> Result<()> {
+    processes::await_orphan(&default_work_dir(target), Duration::ZERO)
 }
 
 /// Removes what a killed checkpoint left in `world`; `was_there` says that the

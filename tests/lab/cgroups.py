@@ -96,6 +96,11 @@ def thaw(group):
         pass
 
 
+def thaw_all(top):
+    for sub in subgroups(top):
+        thaw(sub)
+
+
 def kill_members(groups):
     for group in groups:
         for sub in subgroups(group):
