@@ -138,14 +138,10 @@ impl Helper {
         let body = serde_json::to_vec(request).map_err(|error| {
             Error::caused_by(ErrorKind::Internal, "encode the helper's request", error)
         })?;
-        socket
-            .write_all(&body)
-            .await
-            .context(|| "send the helper its request")?;
-        socket
-            .shutdown()
-            .await
-            .context(|| "send the helper its request")?;
+        // Fails when the helper is dead already, which `finish` finds and tells.
+        if socket.write_all(&body).await.is_ok() {
+            let _ = socket.shutdown().await;
+        }
         Ok(Helper { pid, socket, exit })
     }
 
