@@ -396,6 +396,6 @@ mod tests {
         let here = our_own_code_holds_this_function as fn() as usize as u64;
         assert!(code.holds(here));
         assert!(!code.holds(0));
-        assert_eq!(code.heads.is_empty(), false);
+        assert!(!code.heads.is_empty());
     }
 }
