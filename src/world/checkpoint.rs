@@ -440,10 +440,11 @@ pub fn remove_partial(world: &Path, was_there: bool) {
     if !world.exists() {
         return;
     }
-    let cleared = super::directory::remove_unfinished(world);
-    let removed = match (was_there, cleared) {
-        (false, Ok(_)) => std::fs::remove_dir(world).context(|| "remove the directory"),
-        (_, cleared) => cleared.map(|_| ()),
+    let removed = match was_there {
+        true => super::directory::remove_unfinished(world).map(|_| ()),
+        // Made by this checkpoint, so all that is in it is its own; also a
+        // world that was whole when its helper was killed before it could say so.
+        false => std::fs::remove_dir_all(world).context(|| "remove the directory"),
     };
     if let Err(error) = removed {
         tracing::warn!("a partial world stays in {}: {error}", world.display());
