@@ -8,12 +8,15 @@
 //! made is no matter of opinion: it is compared with one that was made just now.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::thread::LinkNameSpaceType;
 
@@ -106,7 +109,10 @@ impl Snapshot {
             let text = std::fs::read(&path).unwrap_or_default();
             files.insert(path, Some(text));
         }
-        read_below(Path::new(SYSCTLS), &mut files)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let sysctls = rustix::fs::open(SYSCTLS, flags, Mode::empty());
+        let sysctls = sysctls.context(|| format!("open {SYSCTLS}"))?;
+        read_below(&sysctls, Path::new(SYSCTLS), &mut files)?;
         Ok(Snapshot { objects, files })
     }
 }
@@ -125,20 +131,45 @@ fn listed(
 }
 
 /// All files below a folder; `None` for one that cannot be read.
-fn read_below(folder: &Path, files: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) -> Result<()> {
-    let read = std::fs::read_dir(folder);
-    for entry in read.context(|| format!("list {}", folder.display()))? {
-        let entry = entry.context(|| format!("list {}", folder.display()))?;
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => read_below(&path, files)?,
-            _ => {
-                let text = std::fs::read(&path).ok();
-                files.insert(path, text);
-            }
+///
+/// There are hundreds, and the container stands still meanwhile: three system
+/// calls for each, where `std::fs::read` makes six.
+fn read_below(
+    folder: &OwnedFd,
+    path: &Path,
+    files: &mut BTreeMap<PathBuf, Option<Vec<u8>>>,
+) -> Result<()> {
+    let what = || format!("list {}", path.display());
+    for entry in Dir::read_from(folder).context(what)? {
+        let entry = entry.context(what)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let below = path.join(OsStr::from_bytes(name.to_bytes()));
+        if entry.file_type() == FileType::Directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = openat(folder, name, flags, Mode::empty());
+            let folder = folder.context(|| format!("open {}", below.display()))?;
+            read_below(&folder, &below, files)?;
+        } else {
+            files.insert(below, read_small(folder, name).ok());
         }
     }
     Ok(())
+}
+
+/// Reads a sysctl: what is more than the kernel gives at once is not one.
+fn read_small(folder: &OwnedFd, name: &CStr) -> rustix::io::Result<Vec<u8>> {
+    let file = openat(
+        folder,
+        name,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut bytes = [0; 4096];
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes[..]))?;
+    Ok(bytes[..length].to_vec())
 }
 
 /// Moves this thread into a new namespace as a container would get it.
