@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from containers import BUSYBOX, HOLDER, PYTHON, RUNC, TICKER, WORLD, Container, run
+from containers import BUSYBOX, HOLDER, PYTHON, RUNC, SHIMS, TICKER, WORLD, Container, run
 from floor import Floor
 
 SHORT = {WORLD: "world", RUNC: "runc"}
@@ -72,6 +72,8 @@ class Bench:
         self.number = 0
 
     def start(self):
+        for shim in SHIMS.values():
+            unshare_pages(Path(shutil.which(shim)))
         for container in self.tickers.values():
             container.run(BUSYBOX, "sh", "-c", TICKER)
         time.sleep(1)
@@ -166,6 +168,14 @@ class Bench:
                 prepare=self.start_holders),
             Row("ctr c restore --live, busybox", 0.6, self.restore_and_floor),
         ]
+
+
+def unshare_pages(program):
+    """Covers a program with a copy of its own: PSS divides pages among all who run the same file,
+    and the same file is run in every other lab of this machine."""
+    copy = Path("/var/tmp") / program.name
+    shutil.copy(program, copy)
+    run("mount", "--bind", copy, program)
 
 
 def measure(row, rounds):
