@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
 from ttrpc import TASKS
@@ -90,19 +91,18 @@ def close(fd):
 
 
 def new_network():
-    """A descriptor of a new network namespace with loopback up, made in a child."""
-    ours, theirs = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+    """A descriptor of a new network namespace with loopback up, made on a thread that ends with it."""
+    found = []
+
+    def make():
         os.unshare(os.CLONE_NEWNET)
-        os.write(theirs, b"x")
-        os.execvp("ip", ["ip", "link", "set", "lo", "up"])
-    os.read(ours, 1)
-    found = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-    os.waitpid(pid, 0)
-    os.close(ours)
-    os.close(theirs)
-    return found
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def set_frozen(freezer, frozen):
