@@ -39,7 +39,7 @@ pub fn disown_cgroup(target: &Target) -> Result<()> {
     };
     let cgroup = Cgroup::at(&path)?;
     if cgroup.exists() {
-        cgroup.freezer()?.thaw()?;
+        // Thaws it, too; a removal that was cut short may have left no freezer.
         cgroup.kill_all()?;
         cgroup.remove()?;
     }

@@ -57,7 +57,6 @@ fn kill_all(target: &Target) -> Result<Option<i32>> {
         return Ok(pid);
     };
     if cgroup.exists() {
-        cgroup.freezer()?.thaw()?;
         cgroup.kill_all()?;
     }
     Ok(pid)

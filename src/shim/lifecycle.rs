@@ -148,6 +148,11 @@ impl Tasks {
             (true, Some(_)) => self.start_restored(&container).await,
         };
         if let Err(error) = started {
+            if exec_id.is_empty() && container.world.is_some() {
+                // The helper does this itself, unless it was killed.
+                self.clean_up(&container.target).await;
+                container.drop_world();
+            }
             self.start_failed(&container, &process);
             return Err(error);
         }
@@ -376,7 +381,7 @@ impl Tasks {
         })
     }
 
-    /// After a failed Create: whatever a helper, alive or killed, left behind.
+    /// After a failed Create or restore: whatever a helper, alive or killed, left behind.
     async fn clean_up(&self, target: &Target) {
         let request = Request::Delete {
             target: target.clone(),

@@ -14,6 +14,7 @@ mod external_mounts;
 mod leftovers;
 mod mount_table;
 mod namespaces;
+mod obstacles;
 mod orphan;
 mod parameters;
 mod rescue;

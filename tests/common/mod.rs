@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "no suite uses all of it")]
 
+pub mod config;
 pub mod container;
 pub mod ctr;
 pub mod fifos;

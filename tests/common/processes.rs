@@ -71,6 +71,22 @@ pub fn criu_of(id: &str) -> Option<i32> {
         .map(|process| process.pid)
 }
 
+/// A CRIU that has this folder, or a file in it, open.
+pub fn criu_anywhere_in(folder: &std::path::Path) -> Option<i32> {
+    let uses = |process: &Process| {
+        let files = fs::read_dir(format!("/proc/{}/fd", process.pid))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut links = files.filter_map(|file| fs::read_link(file.path()).ok());
+        process.command.contains(" swrk ") && links.any(|link| link.starts_with(folder))
+    };
+    all()
+        .iter()
+        .find(|process| uses(process))
+        .map(|process| process.pid)
+}
+
 /// SIGKILL. False where there is no such process any more.
 pub fn kill(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())

@@ -1,5 +1,7 @@
 //! What can be done with a container that was brought back.
 
+use std::process::Command;
+
 use crate::common::container::Container;
 use crate::common::ctr;
 use crate::common::suite::{Case, Test, shared};
@@ -67,7 +69,8 @@ fn limits(test: &Test) {
         32 << 20
     );
     let events = test.path("events");
-    let mut listener = ctr::command(&["events"])
+    let mut listener = Command::new("ctr")
+        .arg("events")
         .stdout(std::fs::File::create(&events).expect("a file"))
         .spawn()
         .expect("ctr events");

@@ -13,7 +13,7 @@ use super::orphan::Mark;
 use super::parameters::DumpParameters;
 use super::rescue::Rescue;
 use super::tree::{self, Process};
-use super::{external_mounts, mount_table, stdio, tcp, vfork};
+use super::{external_mounts, mount_table, obstacles, stdio, tcp, vfork};
 use crate::criu::rpc::{self, CgroupMode, NetworkLock, RequestType};
 use crate::criu::{Call, Criu, Launch, OnDeath};
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -83,6 +83,7 @@ pub struct ProcessesDumped {
 pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
     let (processes, omitted) = processes(request.init, request.freezer_cgroup)?;
     refuse_vfork(&processes, &omitted)?;
+    obstacles::refuse(&processes, &omitted)?;
     let parameters = parameters(request, &processes)?;
     let images = open_directory(request.images_dir)?;
     let work = open_directory(request.work_dir)?;
