@@ -19,6 +19,7 @@ use containerd_shim::protos::events::task::TaskCheckpointed;
 use super::RUNTIME;
 use super::container::{Activity, Container, Pause};
 use super::control::{FREEZE_TIMEOUT, blocking, thaw};
+use super::copier::{COPYING, Copier};
 use super::helper::{Helper, Reply, Request, Streams};
 use super::options;
 use super::tasks::Tasks;
@@ -39,6 +40,8 @@ impl Tasks {
             Activity::Paused(pause) => Ok(Some(pause.clone())),
             _ => Err(container.wrong_state("is busy with a pause or checkpoint".to_owned())),
         })?;
+        // Asked now: a dump may take long, and a containerd that restarts looks at everything.
+        let for_checkpoint = paused.as_ref().is_some_and(Pause::belongs_to_checkpoint);
         let work = checkpoint::Request {
             target: container.target.clone(),
             pid: container.init.life().pid,
@@ -54,10 +57,17 @@ impl Tasks {
                 .filter_map(|exec| Some((exec.exec_id.clone(), exec.pid()?)))
                 .collect(),
         };
-        let result = self.run_checkpoint(&container, work, paused.clone()).await;
+        let copier = is_containerds_own(&path).then(|| Copier::find(Path::new(&self.containerd)));
+        let result = self
+            .run_checkpoint(&container, work, paused.clone(), for_checkpoint)
+            .await;
+        match copier {
+            Some(Ok(copier)) => copier.look_after(path.clone()),
+            Some(Err(error)) => log::warn!("{error}"),
+            None => {}
+        }
         match &result {
             Ok(outcome) => {
-                let for_checkpoint = paused.as_ref().is_some_and(Pause::belongs_to_checkpoint);
                 if for_checkpoint && !outcome.ended {
                     self.await_resume(&container, &path);
                 }
@@ -81,6 +91,7 @@ impl Tasks {
         container: &Arc<Container>,
         work: checkpoint::Request,
         paused: Option<Pause>,
+        for_checkpoint: bool,
     ) -> Result<Outcome> {
         let work_dir = work.work_dir();
         let request = Request::Checkpoint(work);
@@ -107,7 +118,7 @@ impl Tasks {
         let stays_frozen = match (&paused, &result) {
             (None, _) => false,
             (Some(_), Ok(_)) => true,
-            (Some(pause), Err(_)) => !pause.belongs_to_checkpoint(),
+            (Some(_), Err(_)) => !for_checkpoint,
         };
         if stays_frozen {
             if result.is_err() {
@@ -160,11 +171,10 @@ impl Tasks {
     /// went away without a Resume.
     ///
     /// As long as containerd still copies the world out of its temporary
-    /// folder (which it then removes), the client gets its time; after that,
+    /// folder (which it, or [`Copier`], then removes), the client gets its time; after that,
     /// or with a folder that stays, `resume_grace_seconds` of the host's
     /// configuration.
     fn await_resume(&self, container: &Arc<Container>, path: &Path) {
-        const COPYING: Duration = Duration::from_secs(600);
         const LOOK: Duration = Duration::from_millis(200);
         let grace = match crate::world::config::Config::load() {
             Ok(config) => config.checkpoint.resume_grace_seconds,

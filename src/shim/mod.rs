@@ -9,6 +9,7 @@ mod checkpoint;
 mod console;
 mod container;
 mod control;
+mod copier;
 mod events;
 pub mod helper;
 mod info;

@@ -17,7 +17,7 @@ use containerd_shim::{Task, TtrpcContext};
 use super::events::timestamp;
 use super::stdio::resize;
 use super::tasks::Tasks;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 type Answer<T> = ttrpc::Result<T>;
 
@@ -54,7 +54,9 @@ impl Task for Tasks {
         _: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> Answer<CreateTaskResponse> {
-        let pid = Tasks::create(self, request).await.map_err(status)?;
+        let tasks = self.clone();
+        let made = to_the_end(async move { Tasks::create(&tasks, request).await });
+        let pid = made.await.map_err(status)?;
         Ok(CreateTaskResponse {
             pid,
             ..Default::default()
@@ -62,9 +64,10 @@ impl Task for Tasks {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
-        let pid = Tasks::start(self, &request.id, &request.exec_id)
-            .await
-            .map_err(status)?;
+        let tasks = self.clone();
+        let StartRequest { id, exec_id, .. } = request;
+        let started = to_the_end(async move { Tasks::start(&tasks, &id, &exec_id).await });
+        let pid = started.await.map_err(status)?;
         Ok(StartResponse {
             pid,
             ..Default::default()
@@ -72,9 +75,10 @@ impl Task for Tasks {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        let (pid, exit) = Tasks::delete(self, &request.id, &request.exec_id)
-            .await
-            .map_err(status)?;
+        let tasks = self.clone();
+        let DeleteRequest { id, exec_id, .. } = request;
+        let deleted = to_the_end(async move { Tasks::delete(&tasks, &id, &exec_id).await });
+        let (pid, exit) = deleted.await.map_err(status)?;
         Ok(DeleteResponse {
             pid,
             exit_status: exit.status,
@@ -91,15 +95,18 @@ impl Task for Tasks {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
-        nothing(Tasks::pause(self, &request.id).await)
+        let tasks = self.clone();
+        nothing(to_the_end(async move { Tasks::pause(&tasks, &request.id).await }).await)
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
-        nothing(Tasks::resume(self, &request.id).await)
+        let tasks = self.clone();
+        nothing(to_the_end(async move { Tasks::resume(&tasks, &request.id).await }).await)
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Answer<Empty> {
-        nothing(Tasks::checkpoint(self, request).await)
+        let tasks = self.clone();
+        nothing(to_the_end(async move { Tasks::checkpoint(&tasks, request).await }).await)
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Answer<Empty> {
@@ -110,7 +117,9 @@ impl Task for Tasks {
             all,
             ..
         } = request;
-        nothing(Tasks::kill(self, &id, &exec_id, signal, all).await)
+        let tasks = self.clone();
+        let kill = async move { Tasks::kill(&tasks, &id, &exec_id, signal, all).await };
+        nothing(to_the_end(kill).await)
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<Empty> {
@@ -147,7 +156,10 @@ impl Task for Tasks {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Answer<Empty> {
-        nothing(Tasks::update(self, &request.id, &request.resources.value).await)
+        let tasks = self.clone();
+        let update =
+            async move { Tasks::update(&tasks, &request.id, &request.resources.value).await };
+        nothing(to_the_end(update).await)
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {
@@ -186,6 +198,16 @@ impl Task for Tasks {
         }
         Ok(Empty::new())
     }
+}
+
+/// Does what a call asks for to its end, also when nobody waits for it any more:
+/// ttrpc drops the calls of a connection that breaks and those whose time is
+/// over, in the middle of whatever they were doing.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(Error::caused_by(ErrorKind::Internal, "do the call", error)))
 }
 
 fn nothing(result: Result<()>) -> Answer<Empty> {

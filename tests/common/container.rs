@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::ctr::{self, BUSYBOX, RUNTIME, within};
+use super::ctr::{self, BUSYBOX, PYTHON, RUNTIME, within};
 use super::rpc::{Containerd, Streams};
 use super::suite::Test;
 
@@ -25,6 +25,25 @@ while :; do
   echo $n $longest >/count.new; mv /count.new /count
   sleep 0.1
 done";
+
+/// The same, with MIB MiB of memory of which no page is like another. Notes SIGTERM in `/got-term`.
+const BIG: &str = "
+import os, signal, time
+block = os.urandom(1 << 20)
+held = bytearray(MIB << 20)
+for at in range(0, len(held), 4096):
+    held[at:at + 8] = at.to_bytes(8, 'little')
+    held[at + 8:at + 4096] = block[:4088]
+signal.signal(signal.SIGTERM, lambda *_: open('/got-term', 'w'))
+n, longest, last = 0, 0, time.monotonic()
+while True:
+    n += 1
+    now = time.monotonic()
+    longest, last = max(longest, int((now - last) * 100)), now
+    open('/count.new', 'w').write('%d %d' % (n, longest))
+    os.rename('/count.new', '/count')
+    time.sleep(0.05)
+";
 
 /// A container with a task. The suite removes it.
 pub struct Container {
@@ -55,6 +74,15 @@ impl Container {
     pub fn counter(test: &Test, name: &str, options: &[&str]) -> Container {
         let container = Container::run(test, name, options, BUSYBOX, &["sh", "-c", COUNTER]);
         container.counts_past(2);
+        container
+    }
+
+    /// Runs a counter with so many MiB of memory, whose dump takes a while.
+    #[track_caller]
+    pub fn big(test: &Test, name: &str, mib: u32) -> Container {
+        let program = BIG.replace("MIB", &mib.to_string());
+        let container = Container::run(test, name, &[], PYTHON, &["python3", "-c", &program]);
+        within(60, "a big process", || container.count() > 2);
         container
     }
 

@@ -4,11 +4,19 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process: its id, its parent's, and its command line.
+/// A process: its id, its parent's, its name and its command line.
 struct Process {
     pid: i32,
     parent: i32,
+    name: String,
     command: String,
+}
+
+impl Process {
+    /// By its name: at work, CRIU writes what it does over its command line.
+    fn is_criu(&self) -> bool {
+        self.name == "criu"
+    }
 }
 
 fn all() -> Vec<Process> {
@@ -32,9 +40,11 @@ fn read(pid: i32) -> Option<Process> {
         .replace('\0', " ")
         .trim()
         .to_owned();
+    let name = stat.split_once('(')?.1.rsplit_once(')')?.0.to_owned();
     Some(Process {
         pid,
         parent,
+        name,
         command,
     })
 }
@@ -63,12 +73,20 @@ pub fn helper_of(id: &str) -> Option<i32> {
 /// The CRIU that works for the container at this moment.
 pub fn criu_of(id: &str) -> Option<i32> {
     let helper = helper_of(id)?;
-    let is_criu =
-        |process: &Process| process.parent == helper && process.command.contains(" swrk ");
+    let is_criu = |process: &Process| process.parent == helper && process.is_criu();
     all()
         .iter()
         .find(|process| is_criu(process))
         .map(|process| process.pid)
+}
+
+/// The CRIU that dumps the container at this moment, and does not just tell its version.
+pub fn dumping_criu_of(id: &str) -> Option<i32> {
+    let mark = format!(
+        "{}/{id}/world/checkpoint/criu.pid",
+        super::container::BUNDLES
+    );
+    fs::read_to_string(mark).ok()?.trim().parse().ok()
 }
 
 /// A CRIU that has this folder, or a file in it, open.
@@ -79,7 +97,7 @@ pub fn criu_anywhere_in(folder: &std::path::Path) -> Option<i32> {
             .flatten()
             .flatten();
         let mut links = files.filter_map(|file| fs::read_link(file.path()).ok());
-        process.command.contains(" swrk ") && links.any(|link| link.starts_with(folder))
+        process.is_criu() && links.any(|link| link.starts_with(folder))
     };
     all()
         .iter()

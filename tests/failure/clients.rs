@@ -24,12 +24,18 @@ pub fn cases() -> Vec<Case> {
 /// A client's grace is short, so that nobody waits for 30 s.
 const GRACE: &str = "[checkpoint]\nresume_grace_seconds = 1\n";
 
-/// A counter with so much memory and so many files that nothing about it is quick.
+/// A counter whose memory and files make nothing about it quick.
 fn slow(test: &Test) -> Container {
-    let container = Container::counter(test, "a", &[]);
-    let fill = "dd if=/dev/urandom of=/big bs=1M count=96 2>/dev/null";
-    container.exec(&["sh", "-c", fill]);
+    let container = Container::big(test, "a", 256);
+    container.exec(&["dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=64"]);
     container
+}
+
+/// Waits until CRIU dumps.
+fn dumping(container: &Container) {
+    within(20, "a dump", || {
+        processes::dumping_criu_of(&container.id).is_some()
+    });
 }
 
 fn client(container: &Container, image: &str) -> Child {
@@ -81,7 +87,7 @@ fn during_the_dump(test: &Test) {
     let _config = Config::set(GRACE);
     let container = slow(test);
     let client = client(&container, &test.image("a"));
-    within(20, "CRIU", || processes::criu_of(&container.id).is_some());
+    dumping(&container);
     kill(client);
     recovers(test, &container);
 }
@@ -123,16 +129,12 @@ fn containerd_killed(test: &Test) {
     let container = slow(test);
     let count = container.count();
     let client = client(&container, &test.image("a"));
-    within(20, "CRIU", || processes::criu_of(&container.id).is_some());
+    dumping(&container);
     daemon("kill");
     kill(client);
     daemon("start");
     within(20, "running again", || container.status() == "RUNNING");
     container.counts_past(count);
-    // containerd forgets its temporary folder when it is killed; nobody else may take it.
-    for world in temporary_worlds() {
-        fs::remove_dir_all(world).expect("remove containerd's folder");
-    }
     recovers(test, &container);
 }
 
@@ -141,7 +143,7 @@ fn shim_killed(test: &Test) {
     let (id, world) = (container.id.clone(), test.path("world"));
     let to = world.clone();
     let call = std::thread::spawn(move || Containerd::connect().checkpoint_to(&id, &to));
-    within(20, "CRIU", || processes::criu_of(&container.id).is_some());
+    dumping(&container);
     processes::kill(processes::shim_of(&container.id).expect("the shim"));
     assert!(call.join().expect("the call").is_err());
     within(20, "the end of the task", || {

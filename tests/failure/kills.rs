@@ -26,7 +26,7 @@ const MOMENTS: u32 = 16;
 type Find = fn(&str) -> Option<i32>;
 
 fn criu(test: &Test) {
-    study(test, "CRIU", processes::criu_of);
+    study(test, "CRIU", processes::dumping_criu_of);
 }
 
 fn helper(test: &Test) {

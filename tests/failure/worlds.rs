@@ -86,7 +86,7 @@ const FORGED: [(&str, fn(&mut Value)); 5] = [
         m["parts"][0]["files"] = Value::Array(vec![file; 200_000]);
     }),
     ("wrong digest", |m| {
-        m["parts"][0]["files"][0]["sha256"] = json!(Digest::default().to_string())
+        m["parts"][0]["files"][0]["sha256"] = json!(Digest::of(b"other").to_string())
     }),
 ];
 

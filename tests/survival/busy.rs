@@ -19,29 +19,10 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// 512 MiB of which no page is like another.
-const BIG: &str = "
-import os, signal, time
-block = os.urandom(1 << 20)
-held = bytearray(512 << 20)
-for at in range(0, len(held), 4096):
-    held[at:at + 8] = at.to_bytes(8, 'little')
-    held[at + 8:at + 4096] = block[:4088]
-signal.signal(signal.SIGTERM, lambda *_: open('/got-term', 'w'))
-n = 0
-while True:
-    n += 1
-    open('/count.new', 'w').write(str(n))
-    os.rename('/count.new', '/count')
-    time.sleep(0.05)
-";
-
 const SLOWEST: Duration = Duration::from_secs(1);
 
 fn big(test: &Test) -> Container {
-    let container = Container::run(test, "a", &[], PYTHON, &["python3", "-c", BIG]);
-    within(60, "512 MiB", || container.count() > 2);
-    container
+    Container::big(test, "a", 512)
 }
 
 /// A checkpoint on a thread of its own.
@@ -52,7 +33,7 @@ impl Checkpoint {
     fn begin(container: &Container, path: &Path) -> Checkpoint {
         let (id, to): (String, PathBuf) = (container.id.clone(), path.to_owned());
         let thread = std::thread::spawn(move || Containerd::connect().checkpoint_to(&id, &to));
-        let begun = || thread.is_finished() || processes::criu_of(&container.id).is_some();
+        let begun = || thread.is_finished() || processes::dumping_criu_of(&container.id).is_some();
         within(20, "CRIU at work", begun);
         Checkpoint(thread)
     }

@@ -93,6 +93,7 @@ pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
         Some(cgroup) => Rescue::prepare(cgroup)?,
         None => None,
     };
+    remove_log(&request.work_dir.join(LOG))?;
     let mut worker = request.criu.start(Launch {
         on_death: rescue
             .map(|mut rescue| -> OnDeath { Box::new(move |death| rescue.on_death(death)) }),
@@ -272,6 +273,16 @@ fn external_resources(parameters: &DumpParameters) -> Vec<String> {
 /// Whole seconds, at least one, for CRIU's own time limit.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// An earlier call's log: a CRIU that dies early must not be blamed for what is in it.
+pub(super) fn remove_log(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a directory whose descriptor CRIU looks up in our process.

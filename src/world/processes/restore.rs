@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use super::dump::{LOG_LEVEL, open_directory};
+use super::dump::{LOG_LEVEL, open_directory, remove_log};
 use super::external_mounts::{Sources, refuse_new_binds};
 use super::namespaces::{self, Place, Source};
 use super::parameters::DumpParameters;
@@ -139,6 +139,7 @@ fn run(
         }
         Ok(())
     };
+    remove_log(&request.work_dir.join(LOG))?;
     let mut worker = request.criu.start(launch)?;
     let answer = worker.call(Call {
         request: rpc::Request {
