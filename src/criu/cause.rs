@@ -41,6 +41,11 @@ const KNOWN: &[Known] = &[
         &["Cannot allocate memory"],
         "there is not enough memory",
     ),
+    (
+        HostUnfit,
+        &["Can't get rlimit", "not permitted"],
+        "root lacks CAP_SYS_RESOURCE here, without which processes of other users cannot be captured",
+    ),
     // Sockets.
     (
         HostUnfit,

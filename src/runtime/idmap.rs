@@ -15,9 +15,11 @@ use std::process::{Command, Stdio};
 
 use libcontainer::syscall::linux::MountAttr;
 use libcontainer::syscall::syscall::create_syscall;
+use oci_spec::runtime::{LinuxIdMapping, Spec};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
+use super::container::Target;
 use super::mounts::RootfsMountRequest;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::sys::{ChildSetup, set_up_child};
@@ -32,6 +34,43 @@ const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 /// An idmapped view of directories, unmounted with this value.
 pub struct View {
     at: PathBuf,
+}
+
+impl View {
+    /// A read-only view of a directory in which what is root's belongs to the
+    /// root of the container's user namespace; `None` when it has none.
+    pub fn for_container(directory: &Path, target: &Target, spec: &Spec) -> Result<Option<View>> {
+        let linux = spec.linux().as_ref();
+        let maps = linux.and_then(|linux| {
+            let uids = linux
+                .uid_mappings()
+                .as_deref()
+                .filter(|maps| !maps.is_empty())?;
+            let gids = linux
+                .gid_mappings()
+                .as_deref()
+                .filter(|maps| !maps.is_empty())?;
+            Some((map_text(uids), map_text(gids)))
+        });
+        let (Some(maps), Some(at)) = (maps, place(&target.rootfs())) else {
+            return Ok(None);
+        };
+        std::fs::create_dir_all(&at).context(|| format!("make {}", at.display()))?;
+        let view = View { at };
+        bind(directory, &view.at, &maps, MOUNT_ATTR_RDONLY)?;
+        Ok(Some(view))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+}
+
+fn map_text(maps: &[LinuxIdMapping]) -> String {
+    let text =
+        |map: &LinuxIdMapping| format!("{}:{}:{}", map.container_id(), map.host_id(), map.size());
+    maps.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 impl Drop for View {
@@ -209,6 +248,15 @@ mod tests {
         );
         assert_eq!(mount.options, ["index=off", "lowerdir=/a"]);
         assert_eq!(take_maps(&mut mount), None);
+    }
+
+    #[test]
+    fn maps_of_a_spec_are_written_like_a_snapshotter_s() {
+        let maps: Vec<LinuxIdMapping> = serde_json::from_str(
+            r#"[{"containerID":0,"hostID":9,"size":5},{"containerID":7,"hostID":70,"size":1}]"#,
+        )
+        .unwrap();
+        assert_eq!(map_text(&maps), "0:9:5,7:70:1");
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod working_dir;
 pub use cgroup_path::{cgroup_path, disown_cgroup, own_cgroup};
 pub use container::{Adopt, Create, Target, adopt, create, delete, start};
 pub use exec::{Exec, exec};
-pub use idmap::{HOLDER_ARGUMENT, hold_namespace};
+pub use idmap::{HOLDER_ARGUMENT, View, hold_namespace};
 pub use last_words::listen as listen_to_libcontainer;
 pub use mounts::{RootfsMountRequest, mount_rootfs, unmount_rootfs};
 

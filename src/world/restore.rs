@@ -29,7 +29,7 @@ use crate::cgroup::Cgroup;
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::hooks;
-use crate::runtime::{self, Adopt, RootfsMountRequest, Target};
+use crate::runtime::{self, Adopt, RootfsMountRequest, Target, View};
 
 /// What a restore needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -186,6 +186,8 @@ impl<'a> Plan<'a> {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(Some);
         let terminal = self.request.console_socket.is_some();
+        // The images are root's alone, and CRIU reads them as the root of the namespace.
+        let view = View::for_container(&self.request.world, target, &self.spec)?;
         self.world.recheck()?;
         let restored = processes::restore(&mut RestoreRequest {
             criu: &self.criu,
@@ -193,7 +195,7 @@ impl<'a> Plan<'a> {
             parameters: &self.world.manifest.dump,
             bundle: &target.bundle,
             rootfs: &target.rootfs(),
-            images_dir: &self.request.world,
+            images_dir: view.as_ref().map_or(&self.request.world, View::path),
             work_dir: &work_dir,
             cgroup_procs: &cgroup.procs_files(),
             stdio: match terminal {

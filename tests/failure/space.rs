@@ -1,7 +1,6 @@
 //! No room for a world.
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::common::container::Container;
 use crate::common::rpc::Containerd;
@@ -20,21 +19,17 @@ struct Small<'a>(&'a Path);
 impl<'a> Small<'a> {
     fn mount(path: &'a Path, size: &str) -> Small<'a> {
         std::fs::create_dir_all(path).expect("a mount point");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", size, "small"])
-            .arg(path)
-            .status();
-        assert!(
-            mounted.is_ok_and(|status| status.success()),
-            "mount a tmpfs"
-        );
+        let data = std::ffi::CString::new(size).expect("no zero byte");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("small", path, "tmpfs", flags, data.as_c_str())
+            .expect("mount a tmpfs");
         Small(path)
     }
 }
 
 impl Drop for Small<'_> {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
+        let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
 

@@ -11,6 +11,7 @@ mod contents;
 mod files;
 mod paths;
 mod redis;
+mod specs;
 mod streams;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         contents::cases(),
         busy::cases(),
         redis::cases(),
+        specs::cases(),
     ];
     common::suite::main('s', cases.into_iter().flatten().collect())
 }
