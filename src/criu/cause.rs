@@ -74,6 +74,11 @@ const KNOWN: &[Known] = &[
     ),
     (
         Obstacle,
+        &["Non-empty write queue on an in-flight socket"],
+        "a unix connection that nobody has accepted yet has data in it already: try again",
+    ),
+    (
+        Obstacle,
         &["Connected TCP socket"],
         "an established TCP connection stands in the way",
     ),

@@ -12,6 +12,7 @@ pub mod images;
 pub mod log;
 pub mod rpc;
 pub mod tcp_image;
+pub mod timer_image;
 mod wire;
 mod worker;
 

@@ -13,6 +13,11 @@ pub fn cases() -> Vec<Case> {
         shared("obstacle_sockets_of_other_families", socket_families),
         shared("obstacle_io_uring", io_uring),
         shared("obstacle_traced_process", traced),
+        shared("obstacle_deleted_file_with_another_name", deleted_name),
+        shared("obstacle_eventfd_as_a_semaphore", semaphore),
+        shared("obstacle_inotify_on_an_overlay", watch_on_overlay),
+        shared("obstacle_data_before_accept", data_before_accept),
+        shared("obstacle_stopped_process", stopped),
         shared("obstacle_namespaces_made_inside", namespaces),
     ]
 }
@@ -100,6 +105,57 @@ if child == 0:
 libc.ptrace(0x4206, child, 0, 0)";
     let container = python(test, "a", &["--cap-add", "CAP_SYS_PTRACE"], set_up);
     obstacle(test, &container, &["debugger", "traced", "ptrace"]);
+}
+
+/// CRIU would have to make a further name in the container's own files.
+fn deleted_name(test: &Test) {
+    let set_up = "
+f = open('/name1', 'w')
+os.link('/name1', '/name2')
+os.unlink('/name1')";
+    obstacle(test, &python(test, "a", &[], set_up), &["another name"]);
+}
+
+fn semaphore(test: &Test) {
+    let container = python(test, "a", &[], "e = os.eventfd(7, os.EFD_SEMAPHORE)");
+    obstacle(test, &container, &["eventfd as a semaphore"]);
+}
+
+fn watch_on_overlay(test: &Test) {
+    let set_up = "assert libc.inotify_add_watch(libc.inotify_init(), b'/root', 0x100) > 0";
+    obstacle(test, &python(test, "a", &[], set_up), &["inotify"]);
+}
+
+fn data_before_accept(test: &Test) {
+    let set_up = "
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('/listener')
+listener.listen(1)
+client = socket.socket(socket.AF_UNIX)
+client.connect('/listener')
+client.sendall(b'early')";
+    obstacle(
+        test,
+        &python(test, "a", &[], set_up),
+        &["nobody has accepted"],
+    );
+}
+
+/// With cgroup version 2 that is no obstacle.
+fn stopped(test: &Test) {
+    let set_up = "
+import signal
+child = os.fork()
+if child == 0:
+    while True:
+        time.sleep(1)
+os.kill(child, signal.SIGSTOP)";
+    let container = python(test, "a", &[], set_up);
+    if std::path::Path::new("/sys/fs/cgroup/freezer").exists() {
+        obstacle(test, &container, &["stopped by a signal"]);
+    } else {
+        container.checkpoint_to(test, "world");
+    }
 }
 
 fn namespaces(test: &Test) {

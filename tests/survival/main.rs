@@ -13,6 +13,7 @@ mod paths;
 mod redis;
 mod specs;
 mod streams;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         busy::cases(),
         redis::cases(),
         specs::cases(),
+        tree::cases(),
     ];
     common::suite::main('s', cases.into_iter().flatten().collect())
 }

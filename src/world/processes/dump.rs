@@ -83,7 +83,7 @@ pub struct ProcessesDumped {
 pub fn dump(request: &DumpRequest<'_>) -> Result<ProcessesDumped> {
     let (processes, omitted) = processes(request.init, request.freezer_cgroup)?;
     refuse_vfork(&processes, &omitted)?;
-    obstacles::refuse(&processes, &omitted)?;
+    obstacles::refuse(&processes, &omitted, request.freezer_cgroup)?;
     let parameters = parameters(request, &processes)?;
     let images = open_directory(request.images_dir)?;
     let work = open_directory(request.work_dir)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::restore::{RestoreRequest, TcpPolicy};
 use crate::criu::images::{self, Kind};
-use crate::criu::tcp_image;
+use crate::criu::{tcp_image, timer_image};
 use crate::error::{IoContext, Result};
 
 /// A directory of images; what was made for it goes away with it.
@@ -17,15 +17,20 @@ pub(super) enum RestoredImages<'a> {
 }
 
 impl<'a> RestoredImages<'a> {
-    /// Checks the images' head and tree, and closes connections as wanted.
+    /// Checks the images' head and tree, closes connections as wanted, and sets
+    /// timers that CRIU would not.
     pub(super) fn prepare(request: &RestoreRequest<'a>) -> Result<Self> {
         let whole = request.images_dir;
         images::processes(whole)?;
-        let closed = match (request.tcp, images::read(whole, Kind::Files)?) {
-            (TcpPolicy::Close, Some(files)) => tcp_image::close_outside(&files)?,
-            _ => None,
+        let Some(files) = images::read(whole, Kind::Files)? else {
+            return Ok(RestoredImages::Whole(whole));
         };
-        let Some(files) = closed else {
+        let closed = match request.tcp {
+            TcpPolicy::Close => tcp_image::close_outside(&files)?,
+            TcpPolicy::Established => None,
+        };
+        let set = timer_image::set_expired(closed.as_deref().unwrap_or(&files))?;
+        let Some(files) = set.or(closed) else {
             return Ok(RestoredImages::Whole(whole));
         };
         let directory = request.work_dir.join("images");
