@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 type Spoil = fn(&Path);
+type Forge = fn(&mut Value);
 
 /// What is done to a world, and words of the error.
 const DAMAGE: [(&str, Spoil, &str); 13] = [
@@ -71,7 +72,7 @@ const DAMAGE: [(&str, Spoil, &str); 13] = [
 ];
 
 /// Manifests whose checksum fits, with hostile contents.
-const FORGED: [(&str, fn(&mut Value)); 5] = [
+const FORGED: [(&str, Forge); 5] = [
     ("path that climbs", |m| {
         m["parts"][0]["files"][0]["name"] = json!("../../etc/passwd")
     }),
