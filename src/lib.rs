@@ -9,7 +9,7 @@
 //!        ├─ runtime    libcontainer in a short-lived process of its own
 //!        ├─ cgroup     freezer, statistics, limits, OOM, on cgroup v1 and v2
 //!        └─ hooks      what runs around freeze and restore
-//!             └─ sys, error
+//!             └─ digest, sys, error
 //! ```
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod containerd;
 pub mod criu;
+pub mod digest;
 pub mod error;
 pub mod hooks;
 pub mod runtime;

@@ -11,7 +11,7 @@ const LEVELS: [&[&str]; 5] = [
     &["containerd"],
     &["world"],
     &["cgroup", "criu", "hooks", "runtime"],
-    &["error", "sys"],
+    &["digest", "error", "sys"],
 ];
 const MOST_LINES: usize = 500;
 const MAY_BE_UNSAFE: &str = "sys.rs";

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use worldshim::world::digest::Digest;
+use worldshim::digest::Digest;
 use worldshim::world::manifest::Manifest;
 use worldshim::world::{checksum, env::EnvPart, spec};
 

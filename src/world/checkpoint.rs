@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::config::Config;
-use super::digest::Digest;
 use super::directory::WorldDirWriter;
 use super::env::EnvPart;
 use super::follow::ImageHasher;
@@ -30,6 +29,7 @@ use super::secrets::Redactor;
 use super::{env, spec};
 use crate::cgroup::{Cgroup, Frozen};
 use crate::criu::Criu;
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::network::Snapshot;
 use crate::runtime::{RootfsMountRequest, Target};

@@ -5,7 +5,7 @@
 //! other files are in `world.json`, so every bit of a world is covered. It
 //! shows damage, not forgery: anyone can compute it.
 
-use super::digest::Digest;
+use crate::digest::Digest;
 use crate::{Error, ErrorKind, Result};
 
 /// Puts the checksum into a manifest whose checksum is all zeros: the SHA-256 of the very bytes

@@ -23,10 +23,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::digest::{Hashing, on_all_cores};
 use super::file_name::FileName;
 use super::folder;
 use super::manifest::{MANIFEST_NAME, Manifest, PartFile};
+use crate::digest::{Hashing, on_all_cores};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
@@ -120,7 +120,7 @@ impl WorldDirWriter {
     /// Hashes a file that something else wrote into the directory.
     pub fn hash(&self, name: &FileName) -> Result<PartFile> {
         let file = folder::open(self.dir.as_fd(), name)?;
-        let (sha256, size) = super::digest::hash_file(&file, name)?;
+        let (sha256, size) = crate::digest::hash_file(&file, name)?;
         Ok(PartFile {
             name: name.clone(),
             sha256,

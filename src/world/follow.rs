@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::digest::{Hashing, on_all_cores};
 use super::file_name::FileName;
 use super::folder;
 use super::manifest::PartFile;
+use crate::digest::{Hashing, on_all_cores};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::checksum;
-use super::digest::Digest;
 use super::file_name::FileName;
 use super::host::HostFacts;
 use super::json;
 use super::processes::DumpParameters;
+use crate::digest::Digest;
 use crate::{Error, ErrorKind, Result};
 
 /// Name of the manifest in a world directory.

@@ -5,7 +5,6 @@ pub mod checkpoint;
 pub mod checksum;
 pub mod config;
 pub mod credential;
-pub mod digest;
 pub mod directory;
 pub mod env;
 pub mod file_name;

@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Digest, hash_file, on_all_cores};
 use super::directory::TOLERATED;
 use super::file_name::FileName;
 use super::folder::{self, Entry, Stamp};
 use super::host::HostFacts;
 use super::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile};
+use crate::digest::{Digest, hash_file, on_all_cores};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use worldshim::digest::Digest;
 use worldshim::world::checksum::sealed;
-use worldshim::world::digest::Digest;
 
 use crate::common::container::Container;
 use crate::common::ctr::{self, BUSYBOX, PYTHON};

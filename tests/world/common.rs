@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use worldshim::digest::Digest;
 use worldshim::world::checksum::sealed;
-use worldshim::world::digest::Digest;
 use worldshim::world::directory::WorldDirWriter;
 use worldshim::world::follow::ImageHasher;
 use worldshim::world::host::HostFacts;

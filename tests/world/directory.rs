@@ -3,7 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use worldshim::ErrorKind;
-use worldshim::world::digest::Digest;
+use worldshim::digest::Digest;
 use worldshim::world::directory::{WorldDirWriter, remove_unfinished};
 use worldshim::world::follow::ImageHasher;
 use worldshim::world::manifest::{Part, PartKind};

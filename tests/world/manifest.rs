@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use time::OffsetDateTime;
 use worldshim::ErrorKind;
-use worldshim::world::digest::Digest;
+use worldshim::digest::Digest;
 use worldshim::world::file_name::FileName;
 use worldshim::world::host::{CgroupMode, HostFacts};
 use worldshim::world::manifest::*;
