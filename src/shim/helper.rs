@@ -278,7 +278,8 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
 /// Asks containerd who a container is. It is busy with this very call, maybe
 /// on a slow machine: it may take its time.
 fn identity(socket: &Path, namespace: &str, id: &str) -> Result<Identity> {
-    Containerd::connect(socket, Duration::from_secs(30))?.identity(namespace, id)
+    let containerd = Containerd::connect(socket, Duration::from_secs(30))?;
+    containerd.namespace(namespace)?.identity(id)
 }
 
 fn bring_back(request: &restore::Request) -> Result<i32> {
