@@ -29,7 +29,7 @@ test: build lab test-lab test-vm ## run all tests
 
 .PHONY: test-lab
 test-lab: build lab ## run the tests that need no virtual machine
-	cargo test --locked $(IN_LAB)
+	cargo test --locked --no-fail-fast $(IN_LAB)
 
 .PHONY: test-vm
 test-vm: build lab ## run the smoke tests on a stock kernel with cgroup v2
