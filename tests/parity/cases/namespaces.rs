@@ -24,7 +24,8 @@ not so",
         inside=$(readlink /proc/$(pid $ID)/ns/user); [ $inside = $(readlink /proc/self/ns/user) ] && echo no namespace
         [ $inside = $(x $ID e readlink /proc/self/ns/user) ] && echo inside
         x $ID f sh -c 'id -u; cat /proc/self/uid_map; touch /tmp/made; echo x >/dev/stdout; grep CapEff /proc/self/status' | tr -s ' '; stat -c %u:%g /proc/$(pid $ID)/root/tmp/made
-        ctr t exec -d --exec-id g $ID sleep 4711; for p in $(pgrep -x -f 'sleep 4711'); do [ "$(readlink /proc/$p/ns/user)" = $inside ] && grep Uid /proc/$p/status; done; true"#,
+        ctr t exec -d --exec-id g $ID sleep 4711; mine() { for p in $(pgrep -x -f 'sleep 4711'); do [ "$(readlink /proc/$p/ns/user)" = $inside ] && echo $p; done; }
+        until [ -n "$(mine)" ]; do sleep 0.02; done; grep Uid /proc/$(mine)/status"#,
         r"inside
 0
  0 100000 65536
