@@ -14,6 +14,7 @@ use super::overlay::Layering;
 use super::policy::Policy;
 use super::reader::{Reader, Totals, verify};
 use super::remove::remove;
+use super::source::Source;
 use super::upper::{Name, Upper, list, open_name, reopen_dir};
 use super::walk::{self, Found};
 use super::xattrs::{self, Holder};
@@ -63,9 +64,9 @@ pub fn bring_back<R: Read + Seek>(
 }
 
 /// A layer being made.
-struct Apply<'u, R> {
+struct Apply<'u, S> {
     upper: &'u Upper,
-    reader: Reader<R>,
+    reader: Reader<S>,
     /// The directories being filled, the innermost last. They get their owner,
     /// mode, attributes and time when they are left: nothing in them inherits
     /// anything, and their time is not changed by what is made in them.
@@ -82,7 +83,7 @@ struct Frame {
     before: Peekable<std::vec::IntoIter<Name>>,
 }
 
-impl<R: Read + Seek> Apply<'_, R> {
+impl<S: Source> Apply<'_, S> {
     fn entry(&mut self, entry: Entry) -> Result<()> {
         if entry.path.is_root() && entry.kind == Kind::Directory {
             let dir = reopen_dir(self.upper.dir()).context(|| "open")?;
@@ -161,7 +162,7 @@ impl<R: Read + Seek> Apply<'_, R> {
             Kind::Socket => node(dir, name, FileType::Socket, NO_DEVICE)?,
             Kind::CharDevice(device) => node(dir, name, FileType::CharacterDevice, *device)?,
             Kind::BlockDevice(device) => node(dir, name, FileType::BlockDevice, *device)?,
-            Kind::Opaque => return Err(misplaced()),
+            Kind::Opaque | Kind::Removed => return Err(misplaced()),
         }
         match entry.kind {
             Kind::Fifo | Kind::Socket | Kind::CharDevice(_) | Kind::BlockDevice(_) => {

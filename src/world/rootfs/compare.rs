@@ -3,6 +3,7 @@
 use super::entry::{Entry, Kind, Segment};
 use super::holes;
 use super::reader::Reader;
+use super::source::Source;
 use super::upper::Upper;
 use super::walk::Walk;
 use crate::error::IoContext;
@@ -66,8 +67,8 @@ fn alike(a: &Entry, b: &Entry) -> bool {
 }
 
 /// Whether the archive's data of the entry just read are the file's bytes.
-pub(super) fn same_content<R: Read + Seek>(
-    reader: &mut Reader<R>,
+pub(super) fn same_content<S: Source>(
+    reader: &mut Reader<S>,
     wanted: &Entry,
     file: BorrowedFd<'_>,
     buffers: &mut Buffers,

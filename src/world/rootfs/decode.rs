@@ -1,6 +1,8 @@
 //! From one header and its records, both untrusted, to an entry.
 
-use super::encode::{OPAQUE_NAME, TYPE_KEY, TYPE_SOCKET, WHITEOUT_PREFIX};
+use super::encode::{
+    OPAQUE_NAME, TYPE_KEY, TYPE_SOCKET, WHITEOUT_DELTA, WHITEOUT_KEY, WHITEOUT_PREFIX,
+};
 use super::entry::{Device, Entry, EntryPath, Kind, Meta, Mtime, Xattr};
 use super::{limits, pax};
 use crate::{Error, ErrorKind, Result};
@@ -31,6 +33,7 @@ struct Records<'a> {
     sparse_size: Option<&'a [u8]>,
     charset: Option<&'a [u8]>,
     special: Option<&'a [u8]>,
+    whiteout: Option<&'a [u8]>,
     xattrs: Vec<Xattr>,
 }
 
@@ -72,7 +75,7 @@ pub(super) fn entry(header: &Header, body: &[u8]) -> Result<Decoded> {
             return Err(corrupt(format!("{path}: a whiteout that is not empty")));
         }
         return Ok(Decoded {
-            entry: whiteout(&path)?,
+            entry: whiteout(&path, records.whiteout)?,
             stored,
             sparse,
         });
@@ -111,6 +114,7 @@ impl<'a> Records<'a> {
                 b"GNU.sparse.name" => &mut records.sparse_name,
                 b"GNU.sparse.realsize" => &mut records.sparse_size,
                 TYPE_KEY => &mut records.special,
+                WHITEOUT_KEY => &mut records.whiteout,
                 _ => {
                     records.xattrs.push(xattr(key, value)?);
                     continue;
@@ -185,9 +189,14 @@ fn longest(name: &[u8]) -> usize {
 }
 
 /// The mark that a name beginning with `.wh.` is.
-fn whiteout(path: &EntryPath) -> Result<Entry> {
+fn whiteout(path: &EntryPath, record: Option<&[u8]>) -> Result<Entry> {
     let (parent, name) = path.split();
     let parent = EntryPath(parent.to_vec());
+    let kind = match record {
+        None => Kind::Whiteout,
+        Some(WHITEOUT_DELTA) if name != OPAQUE_NAME => Kind::Removed,
+        Some(_) => return Err(corrupt(format!("{path}: an unknown whiteout"))),
+    };
     if name == OPAQUE_NAME {
         return Ok(Entry::mark(parent, Kind::Opaque));
     }
@@ -196,7 +205,7 @@ fn whiteout(path: &EntryPath) -> Result<Entry> {
         hidden if hidden.starts_with(WHITEOUT_PREFIX) => {
             Err(corrupt(format!("{path}: an unknown whiteout")))
         }
-        hidden => Ok(Entry::mark(parent.join(hidden), Kind::Whiteout)),
+        hidden => Ok(Entry::mark(parent.join(hidden), kind)),
     }
 }
 
@@ -234,7 +243,8 @@ fn kind(header: &Header, records: &Records<'_>, stored: u64, sparse: bool) -> Re
         }
     };
     let file = matches!(kind, Kind::File { .. });
-    if (sparse && !file) || (records.special.is_some() && kind != Kind::Socket) {
+    let special = records.special.is_some() && kind != Kind::Socket;
+    if (sparse && !file) || special || records.whiteout.is_some() {
         return Err(corrupt("a record that does not fit the entry's type"));
     }
     Ok(kind)

@@ -9,6 +9,10 @@ use tar::{EntryType, Header};
 pub(super) const TYPE_KEY: &[u8] = b"WORLDSHIM.type";
 pub(super) const TYPE_SOCKET: &[u8] = b"socket";
 
+/// The key of the record of a whiteout that is none of the world's own.
+pub(super) const WHITEOUT_KEY: &[u8] = b"WORLDSHIM.whiteout";
+pub(super) const WHITEOUT_DELTA: &[u8] = b"delta";
+
 /// How an opaque directory is marked.
 pub(super) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 /// What comes before a deleted name.
@@ -101,6 +105,9 @@ fn header(entry: &Entry, stored: u64, records: &mut Vec<u8>) -> Result<Header> {
     if entry.kind == Kind::Socket {
         pax::push(records, TYPE_KEY, TYPE_SOCKET);
     }
+    if entry.kind == Kind::Removed {
+        pax::push(records, WHITEOUT_KEY, WHITEOUT_DELTA);
+    }
     for (name, value) in &entry.meta.xattrs {
         pax::push_xattr(records, name, value);
     }
@@ -162,7 +169,8 @@ fn decimal(time: Mtime) -> String {
 fn entry_type(kind: &Kind) -> EntryType {
     match kind {
         Kind::Directory => EntryType::Directory,
-        Kind::File { .. } | Kind::Socket | Kind::Whiteout | Kind::Opaque => EntryType::Regular,
+        Kind::File { .. } | Kind::Socket => EntryType::Regular,
+        Kind::Whiteout | Kind::Removed | Kind::Opaque => EntryType::Regular,
         Kind::Symlink { .. } => EntryType::Symlink,
         Kind::Hardlink { .. } => EntryType::Link,
         Kind::CharDevice(_) => EntryType::Char,
@@ -189,7 +197,7 @@ fn archive_name(entry: &Entry) -> Result<Vec<u8>> {
     };
     Ok(match entry.kind {
         Kind::Opaque => marked(&path.0, OPAQUE_NAME, b""),
-        Kind::Whiteout => marked(parent, WHITEOUT_PREFIX, name),
+        Kind::Whiteout | Kind::Removed => marked(parent, WHITEOUT_PREFIX, name),
         Kind::Directory if path.is_root() => b"./".to_vec(),
         Kind::Directory => [&path.0, &b"/"[..]].concat(),
         _ => path.0.clone(),

@@ -26,6 +26,15 @@ impl EntryPath {
         }
     }
 
+    /// Whether it is somewhere inside the directory at `ancestor`.
+    pub fn is_inside(&self, ancestor: &EntryPath) -> bool {
+        let rest = self.0.strip_prefix(ancestor.0.as_slice());
+        match ancestor.is_root() {
+            true => !self.is_root(),
+            false => rest.is_some_and(|rest| rest.starts_with(b"/")),
+        }
+    }
+
     /// Whether this is the layer's root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -90,6 +99,8 @@ pub(super) enum Kind {
     Socket,
     /// The name is deleted.
     Whiteout,
+    /// In a delta layer: the layers below have the name, this world has not.
+    Removed,
 }
 
 /// A device's number.
@@ -136,6 +147,16 @@ impl Entry {
             path,
             kind,
             meta: Meta::default(),
+        }
+    }
+
+    /// How many bytes of data it has, holes left out.
+    pub fn data(&self) -> u64 {
+        match &self.kind {
+            Kind::File { size, segments } => segments
+                .as_ref()
+                .map_or(*size, |list| list.iter().map(|segment| segment.len).sum()),
+            _ => 0,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Reads an untrusted `rootfs.tar`, entry by entry, and accepts only the form
-//! that capture writes (see the module's head).
+//! Reads an untrusted `rootfs.tar`, or a layer made of one, entry by entry, and
+//! accepts only the form that capture writes (see the module's head).
 
 use super::decode::{self, corrupt};
 use super::entry::{Entry, EntryPath, Kind, Segment};
 use super::overlay::Layering;
 use super::policy::Policy;
+use super::source::{Forward, Source};
 use super::{limits, pax};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
@@ -52,9 +53,22 @@ pub fn verify<R: Read + Seek>(
     }
 }
 
+/// Which marks an archive may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Those of a whole layer.
+    Whole,
+    /// Also names that the layers below have and this world has not.
+    Delta,
+}
+
 /// Reads the entries of one archive in their order.
-pub(super) struct Reader<R> {
-    tar: BufReader<R>,
+pub(super) struct Reader<S> {
+    tar: S,
+    /// What the archive is called in errors.
+    name: String,
+    form: Form,
+    /// Of the archive, or the largest number if that shows only at its end.
     length: u64,
     /// Where the next byte read comes from.
     position: u64,
@@ -66,20 +80,37 @@ pub(super) struct Reader<R> {
     order: Order,
 }
 
-impl<R: Read + Seek> Reader<R> {
-    /// Begins at the start of `tar`, which has to be of whole blocks.
+impl<R: Read + Seek> Reader<BufReader<R>> {
+    /// Begins at the start of a world's `rootfs.tar`, which has to be of whole
+    /// blocks.
     pub fn new(mut tar: R) -> Result<Self> {
         let length = tar.seek(SeekFrom::End(0)).context(|| "read rootfs.tar")?;
         tar.rewind().context(|| "read rootfs.tar")?;
-        Ok(Reader {
-            tar: BufReader::with_capacity(64 << 10, tar),
+        let tar = BufReader::with_capacity(64 << 10, tar);
+        Ok(Reader::begin(tar, length, "rootfs.tar".into(), Form::Whole))
+    }
+}
+
+impl<R: Read> Reader<Forward<R>> {
+    /// Begins with the next byte of a stream that is called `name` in errors.
+    pub fn stream(tar: R, name: String, form: Form) -> Self {
+        Reader::begin(Forward::new(tar), u64::MAX, name, form)
+    }
+}
+
+impl<S: Source> Reader<S> {
+    fn begin(tar: S, length: u64, name: String, form: Form) -> Self {
+        Reader {
+            tar,
+            name,
+            form,
             length,
             position: 0,
             data: 0,
             next_header: 0,
             totals: Totals::default(),
             order: Order::default(),
-        })
+        }
     }
 
     /// The next entry, or `None` after the end of a whole archive.
@@ -91,7 +122,7 @@ impl<R: Read + Seek> Reader<R> {
                 self.totals.content = self.totals.content.saturating_add(size);
             }
         } else {
-            self.totals.archive = self.length;
+            self.totals.archive = self.position;
         }
         Ok(entry)
     }
@@ -105,8 +136,8 @@ impl<R: Read + Seek> Reader<R> {
     pub fn locate(&self, error: Error) -> Error {
         let entry = self.totals.entries + 1;
         error.within(format!(
-            "rootfs.tar, entry {entry} before byte {}",
-            self.position
+            "{}, entry {entry} before byte {}",
+            self.name, self.position
         ))
     }
 
@@ -138,13 +169,21 @@ impl<R: Read + Seek> Reader<R> {
         if self.totals.entries >= limits::ENTRIES {
             return Err(corrupt("too many entries"));
         }
+        if entry.kind == Kind::Removed && self.form == Form::Whole {
+            return Err(corrupt(format!(
+                "{}: a mark that only a delta layer may hold",
+                entry.path
+            )));
+        }
         self.order.admit(&entry)?;
         Ok(Some(entry))
     }
 
     /// The archive ends with two blocks of zeros, and nothing after them.
     fn finish(&mut self) -> Result<()> {
-        if self.read_block()? != [0; 512] || self.position != self.length {
+        let zeros = self.read_block()? == [0; 512];
+        let ended = self.tar.fill_buf().map(<[u8]>::is_empty);
+        if !zeros || !ended.map_err(|error| self.failed(error))? {
             return Err(corrupt("the archive goes on after its end"));
         }
         if self.totals.entries == 0 {
@@ -201,11 +240,8 @@ impl<R: Read + Seek> Reader<R> {
     /// One line of a sparse map: a decimal number.
     fn read_line(&mut self) -> Result<u64> {
         let mut line = Vec::new();
-        self.tar
-            .by_ref()
-            .take(21)
-            .read_until(b'\n', &mut line)
-            .context(|| "read rootfs.tar")?;
+        let read = self.tar.by_ref().take(21).read_until(b'\n', &mut line);
+        read.map_err(|error| self.failed(error))?;
         self.position += line.len() as u64;
         line.strip_suffix(b"\n")
             .and_then(pax::number)
@@ -243,6 +279,12 @@ impl<R: Read + Seek> Reader<R> {
         Ok(())
     }
 
+    /// The next bytes of the data of the entry just read, of which there are
+    /// [`Entry::data`].
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.read_exact(buffer).map_err(|error| self.locate(error))
+    }
+
     /// Lets [`Reader::data`] begin anew with the same entry.
     pub fn data_again(&mut self) -> Result<()> {
         self.skip_to(self.data)
@@ -255,27 +297,38 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
-        match self.tar.read_exact(buffer) {
-            Ok(()) => self.position += buffer.len() as u64,
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(truncated());
-            }
-            Err(error) => return Err(error).context(|| "read rootfs.tar"),
-        }
+        let read = self.tar.read_exact(buffer);
+        read.map_err(|error| self.failed(error))?;
+        self.position += buffer.len() as u64;
         Ok(())
     }
 
-    /// Goes on at `position`, which is near.
+    /// Goes on at `position`, which is near in what can go back.
     fn skip_to(&mut self, position: u64) -> Result<()> {
         if position > self.length {
             return Err(truncated());
         }
         let distance = position.wrapping_sub(self.position) as i64;
-        self.tar
-            .seek_relative(distance)
-            .context(|| "read rootfs.tar")?;
+        let skipped = self.tar.skip(distance);
+        skipped.map_err(|error| self.failed(error))?;
         self.position = position;
         Ok(())
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        unreadable(&self.name, error)
+    }
+}
+
+/// Tells what the operating system says from what a decompressor says.
+pub(super) fn unreadable(name: &str, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return truncated();
+    }
+    let doing = format!("read {name}");
+    match error.raw_os_error() {
+        Some(_) => Err::<(), _>(error).context(|| doing).unwrap_err(),
+        None => Error::caused_by(ErrorKind::CorruptWorld, doing, error),
     }
 }
 
@@ -320,7 +373,7 @@ impl Order {
         self.may_be_opaque = entry.kind == Kind::Directory;
         match &entry.kind {
             Kind::Directory => self.open.push(path.0.len()),
-            Kind::Whiteout => {}
+            Kind::Whiteout | Kind::Removed => {}
             Kind::Hardlink { target } if !self.linkable.contains(&self.hash(target)) => {
                 return bad("a hardlink to what is not in the archive before it");
             }
