@@ -3,8 +3,8 @@
 
 use super::Written;
 use crate::Result;
+use crate::digest::Hashing;
 use crate::error::IoContext;
-use crate::world::digest::Hashing;
 use std::io::{self, BufReader, Read, Write};
 use zstd::stream::{read::Decoder, write::Encoder};
 

@@ -47,7 +47,7 @@ pub use delta::{Outcome, WhyFull, write_delta};
 pub use full::write_full;
 pub use merge::merge;
 
-use crate::world::digest::Digest;
+use crate::digest::Digest;
 
 /// Of how many layers a world's rootfs consists at most.
 pub const MOST_LAYERS: usize = 8;

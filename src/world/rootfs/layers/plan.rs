@@ -36,7 +36,12 @@ pub(super) fn compare<R: Read>(
         parent,
         world: Nodes::new(Reader::new(tar)?),
         limit,
-        plan: Plan::default(),
+        // Every layer begins with its root.
+        plan: Plan {
+            nodes: BTreeSet::from([0]),
+            size: 4 * 512,
+            ..Plan::default()
+        },
         dirs: Vec::new(),
         cover: None,
         opaque_before: None,
@@ -186,9 +191,14 @@ impl<R: Read> Planner<'_, R> {
         match (before.is_dir(), now.is_dir()) {
             // A directory cannot be made transparent again.
             (true, true) if before.opaque && !now.opaque => Err(Stop::inexpressible(path)),
-            // What hid the image's directory is gone; but a layer's directory
-            // over something else has nothing below it.
-            (false, true) if !now.opaque && self.opaque.is_none() => Err(Stop::inexpressible(path)),
+            // A deleted directory of the image comes back. (Where anything else
+            // was instead, the image has nothing: overlayfs would have deleted
+            // what it has, and made this directory opaque.)
+            (false, true)
+                if before.entry.kind == Kind::Whiteout && !now.opaque && self.opaque.is_none() =>
+            {
+                Err(Stop::inexpressible(path))
+            }
             _ if before != now => Ok(true),
             _ => self.content_differs(&now.entry),
         }
