@@ -223,13 +223,11 @@ impl<R: Read> Planner<'_, R> {
     /// Notes which files have to be said with all their names.
     fn links(&mut self, now: &Entry, changed: bool, number: u64) {
         match &now.kind {
-            Kind::Hardlink { target } => {
-                if changed || self.fresh.contains(target) {
-                    self.touched.insert(target.clone());
-                    mark(&mut self.plan, now, number, &self.dirs);
-                }
+            Kind::Hardlink { target } if changed || self.fresh.contains(target) => {
+                self.touched.insert(target.clone());
+                mark(&mut self.plan, now, number, &self.dirs);
             }
-            Kind::Directory | Kind::Whiteout => {}
+            Kind::Hardlink { .. } | Kind::Directory | Kind::Whiteout => {}
             _ if changed => {
                 self.fresh.insert(now.path.clone());
             }

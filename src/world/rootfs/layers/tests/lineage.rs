@@ -101,15 +101,11 @@ impl Container {
 
     /// What the image has under a path, if its layers are still looked into.
     fn below(&self, path: &[u8]) -> Option<&Item> {
-        for (at, &byte) in [b'/'].iter().chain(path).enumerate() {
-            let dir = &path[..at.saturating_sub(1)];
-            if byte == b'/' {
-                match self.upper.get(dir) {
-                    Some(Item::Dir { opaque: true, .. } | Item::Inode(_) | Item::Whiteout) => {
-                        return None;
-                    }
-                    _ => {}
-                }
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        for end in slashes.map(|(end, _)| end).chain([0]) {
+            let above = self.upper.get(&path[..end]);
+            if let Some(Item::Dir { opaque: true, .. } | Item::Inode(_) | Item::Whiteout) = above {
+                return None;
             }
         }
         self.image.get(path)
