@@ -27,6 +27,11 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }
+
+    /// The 64 digits without the name of the algorithm: the name of a blob's file.
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
 }
 
 impl fmt::Display for Digest {
@@ -78,7 +83,7 @@ impl From<Digest> for String {
 }
 
 /// A digest in the making: bytes are taken in order.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Hashing {
     state: Sha256,
     size: u64,

@@ -8,8 +8,9 @@
 //!        ├─ criu       CRIU's RPC, options, logs
 //!        ├─ runtime    libcontainer in a short-lived process of its own
 //!        ├─ cgroup     freezer, statistics, limits, OOM, on cgroup v1 and v2
-//!        └─ hooks      what runs around freeze and restore
-//!             └─ digest, sys, error
+//!        ├─ hooks      what runs around freeze and restore
+//!        └─ store      the OCI image layout that worlds lie in
+//!             └─ digest, json, sys, error
 //! ```
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -21,8 +22,10 @@ pub mod criu;
 pub mod digest;
 pub mod error;
 pub mod hooks;
+pub mod json;
 pub mod runtime;
 pub mod shim;
+pub mod store;
 pub mod sys;
 pub mod world;
 

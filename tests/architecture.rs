@@ -10,8 +10,8 @@ const LEVELS: [&[&str]; 5] = [
     &["cli", "shim"],
     &["containerd"],
     &["world"],
-    &["cgroup", "criu", "hooks", "runtime"],
-    &["digest", "error", "sys"],
+    &["cgroup", "criu", "hooks", "runtime", "store"],
+    &["digest", "error", "json", "sys"],
 ];
 const MOST_LINES: usize = 500;
 const MAY_BE_UNSAFE: &str = "sys.rs";

@@ -16,10 +16,10 @@ use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
-use super::json::Limits;
 use super::raw_text::RawText;
 use super::secrets::Redactor;
 use crate::error::IoContext;
+use crate::json::Limits;
 use crate::{Error, ErrorKind, Result};
 
 /// Name of the env part's file.
@@ -177,12 +177,12 @@ impl EnvPart {
 
     /// The part's file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        super::json::to_bytes(self)
+        crate::json::to_bytes(self)
     }
 
     /// Reads the part's file from untrusted bytes; [`ErrorKind::CorruptWorld`] where it is wrong.
     pub fn parse(bytes: &[u8]) -> Result<EnvPart> {
-        super::json::parse(bytes, &LIMITS).map_err(|error| error.within(FILE_NAME))
+        crate::json::parse(bytes, &LIMITS).map_err(|error| error.within(FILE_NAME))
     }
 }
 

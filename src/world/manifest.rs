@@ -16,9 +16,9 @@ use time::OffsetDateTime;
 use super::checksum;
 use super::file_name::FileName;
 use super::host::HostFacts;
-use super::json;
 use super::processes::DumpParameters;
 use crate::digest::Digest;
+use crate::json;
 use crate::{Error, ErrorKind, Result};
 
 /// Name of the manifest in a world directory.

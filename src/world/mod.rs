@@ -13,7 +13,6 @@ pub mod folder;
 pub mod follow;
 pub mod host;
 pub mod identity;
-pub mod json;
 pub mod manifest;
 pub mod policy;
 pub mod processes;

@@ -247,7 +247,7 @@ fn remember(target: &Target, verified: &Verified) -> Result<()> {
     let path = verified_file(target);
     let state = target.state_root();
     std::fs::create_dir_all(&state).context(|| format!("make {}", state.display()))?;
-    let bytes = super::json::to_bytes(verified)?;
+    let bytes = crate::json::to_bytes(verified)?;
     std::fs::write(&path, bytes).context(|| format!("write {}", path.display()))
 }
 

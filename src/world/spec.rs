@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, Mount, Process, Spec};
 use serde_json::Value;
 
-use super::json::{self, Limits};
 use super::secrets::Redactor;
+use crate::json::{self, Limits};
 use crate::{Error, ErrorKind, Result};
 
 /// Name of the spec part's file.

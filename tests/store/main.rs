@@ -1,0 +1,4 @@
+//! The store on a disk: what it keeps, what it gives away, and what it survives.
+
+mod common;
+mod worlds;
