@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
         "pause-and-resume",
         r#"box sh -c 'i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.01; done'; sleep 0.3
         count() { cat /proc/$(pid $ID)/root/count; }
-        ctr t pause $ID; status $ID; a=$(count); sleep 0.3; [ "$a" = "$(count)" ] && echo still; ctr t resume $ID; status $ID; sleep 0.3; [ "$a" != "$(count)" ] && echo goes on"#,
+        ctr t pause $ID; status $ID; a=$(count); sleep 0.3; [ "$a" = "$(count)" ] && echo still; ctr t resume $ID; status $ID; until [ "$a" != "$(count)" ]; do sleep 0.05; done; echo goes on"#,
         "PAUSED\nstill\nRUNNING\ngoes on",
     ),
     Case::same(

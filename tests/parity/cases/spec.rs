@@ -13,12 +13,12 @@ cd "${0%/*}"; state=$(cat); echo "$1 $(echo $state | jq -r '"\(.status) \(.pid !
 END
         chmod +x hook
         hooks=$(for h in prestart createRuntime poststart poststop; do echo "{\"$h\":[{\"path\":\"$DIR/hook\",\"args\":[\"hook\",\"$h\"],\"env\":[\"PATH=$PATH\",\"A=b\"]}]}"; done | jq -s add)
-        with_spec ".hooks = $hooks" sh -c 'echo run' >>log; cat log"#,
-        "prestart creating true ID b\ncreateRuntime creating true ID b\npoststart created true ID b\nrun\npoststop stopped false ID b",
+        with_spec ".hooks = $hooks" sh -c 'echo run' >out; cat log out"#,
+        "prestart creating true ID b\ncreateRuntime creating true ID b\npoststart created true ID b\npoststop stopped false ID b\nrun",
     )
     .ours(
         "runc 1.1 runs poststart hooks when it creates; OCI has them run after the start",
-        "prestart creating true ID b\ncreateRuntime creating true ID b\nrun\npoststart running true ID b\npoststop stopped false ID b",
+        "prestart creating true ID b\ncreateRuntime creating true ID b\npoststart running true ID b\npoststop stopped false ID b\nrun",
     ),
     Case::same(
         "hooks-in-the-container",
