@@ -4,6 +4,7 @@
 mod edges;
 mod hostile;
 mod interop;
+mod layers;
 mod overlay;
 mod roundtrip;
 mod scratch;

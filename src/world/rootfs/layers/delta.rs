@@ -19,8 +19,16 @@ use std::io::{self, Read, Seek, Write};
 /// What became of a delta layer.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It was written; on top of the parent's layers it gives the world's rootfs.
-    Delta(Written),
+    /// The parent's layers give the world's rootfs as they are; nothing was written.
+    Unchanged,
+    /// It was written; on top of the `onto` lowest of the parent's layers it
+    /// gives the world's rootfs.
+    Delta {
+        /// The layer.
+        written: Written,
+        /// How many of the parent's layers it stands on.
+        onto: usize,
+    },
     /// The world needs a full layer. What was written is of no use.
     NeedsFull(WhyFull),
 }
@@ -28,11 +36,9 @@ pub enum Outcome {
 /// Why a delta layer would not do.
 #[derive(Debug)]
 pub enum WhyFull {
-    /// The parent has [`MOST_LAYERS`] layers already.
-    TooManyLayers,
     /// The delta would be longer than half of a full layer.
     TooMuchChanged,
-    /// More than half of what the layers hold would be out of date.
+    /// The layers would hold more than twice what is in use.
     TooMuchDead,
     /// Layers can only hide what is below them: the parent hid something of the
     /// image at this path (escaped) that the world shows.
@@ -46,7 +52,6 @@ pub enum WhyFull {
 impl fmt::Display for WhyFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WhyFull::TooManyLayers => write!(f, "the parent has {MOST_LAYERS} layers already"),
             WhyFull::TooMuchChanged => write!(f, "more than half of the files' bytes changed"),
             WhyFull::TooMuchDead => write!(f, "the parent's layers are mostly out of date"),
             WhyFull::Inexpressible(path) => {
@@ -84,6 +89,9 @@ impl From<Error> for Stop {
 /// of an earlier world of the same container, the lowest first. `out` is an
 /// empty file; it is read again to see that all layers together give `expected`.
 ///
+/// When the chain would get too long, or hold too much that is out of date, the
+/// delta is made onto the parent's lowest layer alone.
+///
 /// # Errors
 /// `CorruptWorld` if `tar` is damaged; other kinds from the operating system.
 /// Whatever is wrong with the parents only makes a full layer necessary.
@@ -98,7 +106,7 @@ where
     F: Read + Write + Seek,
 {
     match write(tar, expected, parents, out, expected.size / 2) {
-        Ok(written) => Ok(Outcome::Delta(written)),
+        Ok(outcome) => Ok(outcome),
         Err(Stop::Full(why)) => Ok(Outcome::NeedsFull(why)),
         Err(Stop::Fail(error)) => Err(error),
     }
@@ -111,7 +119,7 @@ pub(super) fn write<R, F>(
     parents: &mut [R],
     out: &mut F,
     limit: u64,
-) -> Result<Written, Stop>
+) -> Result<Outcome, Stop>
 where
     R: Read + Seek,
     F: Read + Write + Seek,
@@ -120,26 +128,42 @@ where
         let what = "a delta layer without a parent";
         return Err(Error::new(ErrorKind::Internal, what).into());
     }
-    if parents.len() >= MOST_LAYERS {
-        return Err(Stop::Full(WhyFull::TooManyLayers));
+    let (mut plan, mut before) = compare(tar, expected, parents, limit)?;
+    if plan.is_empty() {
+        check(expected, parents, None::<&mut F>)?;
+        return Ok(Outcome::Unchanged);
     }
-    rewind(parents)?;
-    let budget = expected.budget();
-    let mut parent = Merged::new(parents.iter_mut(), budget).map_err(Stop::parent)?;
-    let plan = plan::compare(tar, &mut parent, limit)?;
-    let before = parent.size();
-    if before.saturating_add(plan.size) > budget {
+    let fits = |size: u64, before: u64| before.saturating_add(size) <= expected.budget();
+    let mut onto = parents.len();
+    if onto > 1 && (onto >= MOST_LAYERS || !fits(plan.size, before)) {
+        onto = 1;
+        (plan, before) = compare(tar, expected, &mut parents[..1], limit)?;
+    }
+    if !fits(plan.size, before) {
         return Err(Stop::Full(WhyFull::TooMuchDead));
     }
     let written = carry_out(tar, &plan, &mut *out)?;
     if written.size > limit {
         return Err(Stop::Full(WhyFull::TooMuchChanged));
     }
-    if before.saturating_add(written.size) > budget {
+    if !fits(written.size, before) {
         return Err(Stop::Full(WhyFull::TooMuchDead));
     }
-    check(expected, parents, out)?;
-    Ok(written)
+    check(expected, &mut parents[..onto], Some(out))?;
+    Ok(Outcome::Delta { written, onto })
+}
+
+/// Plans a delta; gives also what the parents hold, in bytes.
+fn compare<R: Read + Seek>(
+    tar: &File,
+    expected: &Expected,
+    parents: &mut [R],
+    limit: u64,
+) -> Result<(Plan, u64), Stop> {
+    rewind(parents)?;
+    let mut parent = Merged::new(parents.iter_mut(), expected.budget()).map_err(Stop::parent)?;
+    let plan = plan::compare(tar, &mut parent, limit)?;
+    Ok((plan, parent.size()))
 }
 
 /// Writes the layer that was planned.
@@ -153,7 +177,8 @@ fn carry_out(tar: &File, plan: &Plan, out: impl Write) -> Result<Written> {
         while let Some(gone) = removed.next_if(|gone| gone.order(path) == Ordering::Less) {
             archive.begin(&Entry::mark(gone.clone(), Kind::Removed))?;
         }
-        if plan.nodes.contains(&number) {
+        // Every layer begins with its root.
+        if number == 0 || plan.nodes.contains(&number) {
             node.opaque = plan.opaque.contains(&number);
             archive.node(&node, |buffer| nodes.read_data(buffer))?;
         }
@@ -166,16 +191,18 @@ fn carry_out(tar: &File, plan: &Plan, out: impl Write) -> Result<Written> {
 }
 
 /// Merges all layers and compares with what they have to give.
-fn check<R, F>(expected: &Expected, parents: &mut [R], out: &mut F) -> Result<(), Stop>
-where
-    R: Read + Seek,
-    F: Read + Seek,
-{
+fn check<R: Read + Seek>(
+    expected: &Expected,
+    parents: &mut [R],
+    delta: Option<&mut (impl Read + Seek)>,
+) -> Result<(), Stop> {
     rewind(parents)?;
-    out.rewind().context(|| "read the delta layer")?;
     let mut layers: Vec<&mut dyn Read> = Vec::new();
     layers.extend(parents.iter_mut().map(|parent| parent as &mut dyn Read));
-    layers.push(out);
+    if let Some(delta) = delta {
+        delta.rewind().context(|| "read the delta layer")?;
+        layers.push(delta);
+    }
     merge(&mut layers, expected, io::sink()).map_err(|error| Stop::Full(WhyFull::Differs(error)))
 }
 

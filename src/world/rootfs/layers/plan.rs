@@ -25,6 +25,13 @@ pub(super) struct Plan {
     pub size: u64,
 }
 
+impl Plan {
+    /// Whether the parent's layers will do as they are.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.removed.is_empty()
+    }
+}
+
 /// Compares the world's `tar` with its parent's layers. Gives up when the
 /// delta would be longer than `limit` bytes.
 pub(super) fn compare<R: Read>(
@@ -36,12 +43,7 @@ pub(super) fn compare<R: Read>(
         parent,
         world: Nodes::new(Reader::new(tar)?),
         limit,
-        // Every layer begins with its root.
-        plan: Plan {
-            nodes: BTreeSet::from([0]),
-            size: 4 * 512,
-            ..Plan::default()
-        },
+        plan: Plan::default(),
         dirs: Vec::new(),
         cover: None,
         opaque_before: None,

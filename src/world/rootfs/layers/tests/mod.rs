@@ -8,7 +8,7 @@ mod oci;
 mod tree;
 
 use super::delta::{self, Stop};
-use super::{Expected, WhyFull, Written, merge, write_full};
+use super::{Expected, MOST_LAYERS, Outcome, WhyFull, merge, write_full};
 use crate::digest::Digest;
 use crate::{Error, ErrorKind};
 use std::fs::File;
@@ -41,24 +41,29 @@ fn full(tar: &[u8]) -> Vec<u8> {
 
 /// The delta layer from what `parents` are to `tar`, of whatever size.
 fn delta(tar: &[u8], parents: &[Vec<u8>]) -> Result<Vec<u8>, WhyFull> {
-    delta_within(tar, parents, u64::MAX).map(|(layer, _)| layer)
+    let layers = layers_within(tar, parents, u64::MAX)?;
+    let (delta, below) = layers.split_last().expect("a layer");
+    assert!(below == parents, "a delta onto all parents");
+    Ok(delta.clone())
 }
 
-fn delta_within(
-    tar: &[u8],
-    parents: &[Vec<u8>],
-    limit: u64,
-) -> Result<(Vec<u8>, Written), WhyFull> {
-    let mut parents: Vec<_> = parents.iter().map(Cursor::new).collect();
+/// The layers of `tar`, made from `parents` if a delta of `limit` bytes will do.
+fn layers_within(tar: &[u8], parents: &[Vec<u8>], limit: u64) -> Result<Vec<Vec<u8>>, WhyFull> {
+    let mut streams: Vec<_> = parents.iter().map(Cursor::new).collect();
     let mut out = Cursor::new(Vec::new());
-    match delta::write(&file(tar), &expected(tar), &mut parents, &mut out, limit) {
-        Ok(written) => {
-            let layer = out.into_inner();
-            assert_eq!(written.stored, layer.len() as u64);
-            assert_eq!(written.diff_id, Digest::of(&unpacked(&layer)));
-            Ok((layer, written))
+    let outcome = delta::write(&file(tar), &expected(tar), &mut streams, &mut out, limit);
+    let delta = out.into_inner();
+    match outcome {
+        Ok(Outcome::Unchanged) => {
+            assert!(delta.is_empty());
+            Ok(parents.to_vec())
         }
-        Err(Stop::Full(why)) => Err(why),
+        Ok(Outcome::Delta { written, onto }) => {
+            assert_eq!(written.stored, delta.len() as u64);
+            assert_eq!(written.diff_id, Digest::of(&unpacked(&delta)));
+            Ok([&parents[..onto], &[delta]].concat())
+        }
+        Ok(Outcome::NeedsFull(why)) | Err(Stop::Full(why)) => Err(why),
         Err(Stop::Fail(error)) => panic!("{error}"),
     }
 }
@@ -88,13 +93,10 @@ fn refusal(layers: &[Vec<u8>]) -> String {
     error.to_string()
 }
 
-/// The layers of both trees, the second as a delta.
-fn two(before: &Tree, after: &Tree) -> Result<[Vec<u8>; 2], WhyFull> {
-    let base = vec![full(&before.tar())];
-    let delta = delta(&after.tar(), &base)?;
-    let [base] = base.try_into().expect("one");
-    let layers = [base, delta];
+/// The layers of the second tree, made from those of the first.
+fn two(before: &Tree, after: &Tree) -> Result<Vec<Vec<u8>>, WhyFull> {
     let tar = after.tar();
+    let layers = layers_within(&tar, &[full(&before.tar())], u64::MAX)?;
     assert!(merged(&layers, &tar).expect("the layers fit") == tar);
     Ok(layers)
 }
