@@ -23,6 +23,7 @@ pub mod digest;
 pub mod error;
 pub mod hooks;
 pub mod json;
+pub mod memory;
 pub mod runtime;
 pub mod shim;
 pub mod store;

@@ -1,0 +1,22 @@
+//! The memory of a world's processes: every distinct page once, in packs.
+//!
+//! CRIU leaves the pages of all processes in `pages-N.img` files. Packing cuts
+//! these into pages of 4096 bytes, finds out which the store has already, writes
+//! the others into new [packs](pack), and writes an [index](index) that says for
+//! every page where it is. Unpacking makes the same files again, byte for byte.
+//!
+//! ```text
+//! packer, unpacker, check   whole worlds, on all cores
+//!   ├─ plan, stale          what a packer has found so far; which packs it leaves
+//!   ├─ known                which pages the packs of this host's store have
+//!   ├─ index                page of an address space -> page of a pack
+//!   └─ pack                 pages in compressed frames; a page can be had alone
+//!        └─ frame, page
+//! ```
+
+pub mod frame;
+pub mod page;
+pub mod pack;
+pub mod varint;
+
+pub use page::{PAGE_SIZE, PageHash};
