@@ -10,6 +10,7 @@ pub mod features;
 mod guard;
 pub mod images;
 pub mod log;
+pub mod pagemap;
 pub mod rpc;
 pub mod tcp_image;
 pub mod timer_image;

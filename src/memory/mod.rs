@@ -15,8 +15,13 @@
 //! ```
 
 pub mod frame;
-pub mod page;
+pub mod index;
+#[cfg(test)]
+mod index_tests;
+pub mod index_writer;
 pub mod pack;
+pub mod page;
+pub mod place;
 pub mod varint;
 
 pub use page::{PAGE_SIZE, PageHash};

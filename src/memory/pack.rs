@@ -99,7 +99,9 @@ impl PackReader {
         let pages = read_ends(&file, size)?;
         let frames = u64::from(pages).div_ceil(FRAME_PAGES as u64);
         let table = frames * 4 + u64::from(pages) * PageHash::SIZE as u64 + FOOTER;
-        let end = size.checked_sub(table).ok_or_else(|| damaged("is cut short"))?;
+        let end = size
+            .checked_sub(table)
+            .ok_or_else(|| damaged("is cut short"))?;
         let mut lengths = vec![0; frames as usize * 4];
         read_at(&file, &mut lengths, end)?;
         let starts = add_up(&lengths, pages)?;
@@ -197,7 +199,9 @@ impl PackReader {
     /// Reads some pages of one raw frame.
     pub fn read_raw(&self, first: u32, pages: &mut [u8]) -> Result<()> {
         let frame = PackReader::frame_of(first);
-        let stored = self.stored(frame).ok_or_else(|| damaged("has no such frame"))?;
+        let stored = self
+            .stored(frame)
+            .ok_or_else(|| damaged("has no such frame"))?;
         let at = stored.start + u64::from(first) % FRAME_PAGES as u64 * PAGE_SIZE as u64;
         if !self.is_raw(frame) || at + pages.len() as u64 > stored.end {
             return Err(damaged("has no such pages as they are"));
@@ -213,7 +217,11 @@ impl PackReader {
         let mut bytes = [0; FRAME_PAGES * PageHash::SIZE];
         let bytes = &mut bytes[..hashes.len() * PageHash::SIZE];
         let table = self.starts[self.starts.len() - 1] + u64::from(self.frames()) * 4;
-        read_at(&self.file, bytes, table + u64::from(first) * PageHash::SIZE as u64)?;
+        read_at(
+            &self.file,
+            bytes,
+            table + u64::from(first) * PageHash::SIZE as u64,
+        )?;
         let (stored, _) = bytes.as_chunks();
         for (hash, stored) in hashes.iter_mut().zip(stored) {
             *hash = PageHash::from_bytes(*stored);
@@ -229,7 +237,9 @@ impl PackReader {
         for (number, (page, hash)) in pages.chunks(PAGE_SIZE).zip(hashes.iter()).enumerate() {
             if PageHash::of(page) != *hash {
                 let number = first as usize + number;
-                return Err(damaged(&format!("is damaged: page {number} is not what it was")));
+                return Err(damaged(&format!(
+                    "is damaged: page {number} is not what it was"
+                )));
             }
         }
         Ok(())
@@ -240,7 +250,9 @@ impl PackReader {
 fn read_ends(file: &File, size: u64) -> Result<u32> {
     let mut head = [0; 8];
     let mut end = [0; FOOTER as usize];
-    let at = size.checked_sub(FOOTER).ok_or_else(|| damaged("is cut short"))?;
+    let at = size
+        .checked_sub(FOOTER)
+        .ok_or_else(|| damaged("is cut short"))?;
     read_at(file, &mut head, 0)?;
     read_at(file, &mut end, at)?;
     let (pages, end) = end.split_at(4);
@@ -273,10 +285,11 @@ fn add_up(lengths: &[u8], pages: u32) -> Result<Vec<u64>> {
 }
 
 fn read_at(file: &File, bytes: &mut [u8], at: u64) -> Result<()> {
-    file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => damaged("is cut short"),
-        _ => Error::caused_by(ErrorKind::Io, "read a pack", error),
-    })
+    file.read_exact_at(bytes, at)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => damaged("is cut short"),
+            _ => Error::caused_by(ErrorKind::Io, "read a pack", error),
+        })
 }
 
 fn damaged(how: &str) -> Error {
@@ -348,10 +361,7 @@ mod tests {
                 .read_page(number as u32, &mut decoder, &mut page)
                 .unwrap();
             assert_eq!(page, expected);
-            assert_eq!(
-                reader.hash(number as u32).unwrap(),
-                PageHash::of(expected)
-            );
+            assert_eq!(reader.hash(number as u32).unwrap(), PageHash::of(expected));
         }
         let mut page = [0; PAGE_SIZE];
         for beyond in [50, 63, 64, u32::MAX] {
