@@ -19,6 +19,7 @@ pub mod index;
 #[cfg(test)]
 mod index_tests;
 pub mod index_writer;
+pub mod known;
 pub mod pack;
 pub mod page;
 pub mod place;
