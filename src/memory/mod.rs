@@ -15,6 +15,7 @@
 //! ```
 
 pub mod frame;
+pub mod images;
 pub mod index;
 #[cfg(test)]
 mod index_tests;
@@ -23,6 +24,8 @@ pub mod known;
 pub mod pack;
 pub mod page;
 pub mod place;
+pub mod plan;
+pub mod stale;
 pub mod varint;
 
 pub use page::{PAGE_SIZE, PageHash};
