@@ -16,9 +16,9 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, linkat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::page::PageHash;
@@ -32,21 +32,22 @@ mod table;
 use entries::{Entry, Merge};
 use table::{Table, TableWriter};
 
+/// Where a table may be, for messages.
+const HERE: &str = "the folder of known pages";
+
 /// The known pages of a store, as they were when they were opened.
 #[derive(Debug)]
 pub struct Known {
-    folder: PathBuf,
+    folder: OwnedFd,
     /// By rising number: the newest last.
     tables: Vec<Table>,
 }
 
 impl Known {
-    /// Opens what is known in a folder, which is made if need be. Tables that are
-    /// damaged are removed.
-    pub fn open(folder: &Path) -> Result<Known> {
-        std::fs::create_dir_all(folder).context(|| format!("create {}", folder.display()))?;
+    /// Opens what is known in a folder. Tables that are damaged are removed.
+    pub fn open(folder: OwnedFd) -> Result<Known> {
         let mut known = Known {
-            folder: folder.to_path_buf(),
+            folder,
             tables: Vec::new(),
         };
         known.refresh()?;
@@ -113,7 +114,7 @@ impl Known {
     /// Forgets everything, for building it anew.
     pub fn clear(&mut self) -> Result<()> {
         for number in self.numbers()? {
-            remove(&self.path(number))?;
+            self.remove(number)?;
         }
         self.refresh()
     }
@@ -134,11 +135,10 @@ impl Known {
             return Ok(());
         }
         let merged = self.merge_tables(parts, exists)?;
-        let target = self.path(newest.number());
-        remove(&target)?;
-        link(&merged, &target)?;
+        self.remove(newest.number())?;
+        self.link(&merged, newest.number())?;
         for part in &parts[..parts.len() - 1] {
-            remove(&self.path(part.number()))?;
+            self.remove(part.number())?;
         }
         self.refresh()
     }
@@ -165,21 +165,23 @@ impl Known {
 
     /// Whether this process may merge, as long as what is returned lives.
     fn lock(&self) -> Result<Option<File>> {
-        let path = self.folder.join("lock");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-            .context(|| format!("open {}", path.display()))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+        let lock = self.open_file("lock", flags)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(File::from(lock))),
+            Ok(()) => Ok(Some(lock)),
             Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error).context(|| format!("lock {}", path.display())),
+            Err(error) => Err(error).context(|| format!("lock {HERE}")),
         }
     }
 
     fn unnamed(&self) -> Result<File> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&self.folder, flags, Mode::RUSR | Mode::WUSR);
-        let file = file.context(|| format!("make a file in {}", self.folder.display()))?;
+        self.open_file(".", OFlags::RDWR | OFlags::TMPFILE)
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<File> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let opened = openat(&self.folder, name, flags | OFlags::CLOEXEC, mode);
+        let file = opened.context(|| format!("open {name} in {HERE}"))?;
         Ok(File::from(file))
     }
 
@@ -187,44 +189,63 @@ impl Known {
     fn link_new(&self, file: &File) -> Result<()> {
         loop {
             let newest = self.numbers()?.into_iter().max().unwrap_or(0);
-            if link(file, &self.path(newest + 1))? {
+            if self.link(file, newest + 1)? {
                 return Ok(());
             }
         }
     }
 
+    /// Gives an unnamed file a number. False where it is taken.
+    fn link(&self, file: &File, number: u64) -> Result<bool> {
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let target = file_name(number);
+        match linkat(CWD, source, &self.folder, target, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error).context(|| format!("add a table to {HERE}")),
+        }
+    }
+
+    fn remove(&self, number: u64) -> Result<()> {
+        match unlinkat(&self.folder, file_name(number), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).context(|| format!("remove a table from {HERE}")),
+        }
+    }
+
     fn numbers(&self) -> Result<Vec<u64>> {
-        let doing = || format!("list {}", self.folder.display());
+        let doing = || format!("list {HERE}");
         let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).context(doing)? {
-            let name = entry.context(doing)?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".known"));
+        for entry in Dir::read_from(self.folder.as_fd()).context(doing)? {
+            let entry = entry.context(doing)?;
+            let name = entry.file_name().to_str().ok();
+            let number = name.and_then(|name| name.strip_suffix(".known"));
             numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
         Ok(numbers)
     }
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number}.known"))
-    }
-
     /// `None` where it is not there, or is damaged and was therefore removed.
     fn open_table(&self, number: u64) -> Result<Option<Table>> {
-        let path = self.path(number);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            file => file.context(|| format!("open {}", path.display()))?,
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match self.open_file(&file_name(number), flags) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
         };
         match Table::open(file, number) {
             Ok(table) => Ok(Some(table)),
             Err(error) if error.kind() == ErrorKind::CorruptWorld => {
-                tracing::warn!("{} is removed: {error}", path.display());
-                remove(&path)?;
+                tracing::warn!("{} is removed: {error}", file_name(number));
+                self.remove(number)?;
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number}.known")
 }
 
 /// The oldest table to merge: from there on, those that follow are together at least as
@@ -241,23 +262,6 @@ fn first_to_merge(tables: &[Table]) -> usize {
         first = before;
     }
     first
-}
-
-/// Gives an unnamed file a name. False where the name is taken.
-fn link(file: &File, path: &Path) -> Result<bool> {
-    let source = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    match rustix::fs::linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(error) => Err(error).context(|| format!("create {}", path.display())),
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed.context(|| format!("remove {}", path.display())),
-    }
 }
 
 fn damaged(how: &str) -> Error {

@@ -14,6 +14,7 @@
 //!        └─ frame, page
 //! ```
 
+pub mod check;
 pub mod frame;
 pub mod images;
 pub mod index;
@@ -22,10 +23,20 @@ mod index_tests;
 pub mod index_writer;
 pub mod known;
 pub mod pack;
+mod pack_files;
+pub mod packer;
+mod open_packs;
+mod packs;
 pub mod page;
 pub mod place;
-pub mod plan;
-pub mod stale;
+mod places;
+mod plan;
+mod stale;
+pub mod unpacker;
 pub mod varint;
 
+#[cfg(test)]
+mod tests;
+
 pub use page::{PAGE_SIZE, PageHash};
+pub use places::{PackOfWorld, Packed};

@@ -156,6 +156,14 @@ impl PackReader {
         Ok(hash[0])
     }
 
+    /// The hashes that the pack says the pages of a frame have.
+    pub fn hashes(&self, frame: u32) -> Result<Vec<PageHash>> {
+        let range = self.pages_of(frame);
+        let mut hashes = vec![PageHash::from_bytes([0; 32]); range.len()];
+        self.read_hashes(range.start, &mut hashes)?;
+        Ok(hashes)
+    }
+
     /// Decodes a whole frame; `pages` becomes exactly its pages.
     pub fn read_frame(&self, frame: u32, decoder: &mut Decoder, pages: &mut Vec<u8>) -> Result<()> {
         self.decode(frame, decoder, pages)?;

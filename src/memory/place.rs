@@ -15,6 +15,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether it is in one of the packs that are marked, by number.
+    pub fn is_in(self, marked: &[bool]) -> bool {
+        match self {
+            Place::Zero => false,
+            Place::Pack { pack, .. } => marked.get(pack as usize) == Some(&true),
+        }
+    }
+
     /// The place `count` pages further.
     pub fn after(self, count: u32) -> Place {
         match self {

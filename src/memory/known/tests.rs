@@ -13,9 +13,14 @@ fn hashes(range: std::ops::Range<u32>) -> Vec<PageHash> {
     range.map(hash).collect()
 }
 
+fn open(folder: &tempfile::TempDir) -> Known {
+    let folder = File::open(folder.path()).unwrap();
+    Known::open(folder.into()).unwrap()
+}
+
 fn empty() -> (tempfile::TempDir, Known) {
     let folder = tempfile::tempdir().unwrap();
-    let known = Known::open(&folder.path().join("pages")).unwrap();
+    let known = open(&folder);
     (folder, known)
 }
 
@@ -25,7 +30,7 @@ fn files(known: &Known) -> usize {
 
 #[test]
 fn pages_are_found_and_others_are_not() {
-    let (_folder, mut known) = empty();
+    let (folder, mut known) = empty();
     known.add(pack(1), &hashes(0..5000), |_| true).unwrap();
     known.add(pack(2), &hashes(5000..5100), |_| true).unwrap();
     for number in 0..5000 {
@@ -35,7 +40,7 @@ fn pages_are_found_and_others_are_not() {
     assert_eq!(known.find(&hash(5007)).unwrap(), [(pack(2), 7)]);
     assert!(known.find(&hash(6000)).unwrap().is_empty());
     assert!(known.has(&pack(1)) && !known.has(&pack(3)));
-    let again = Known::open(&known.folder).unwrap();
+    let again = open(&folder);
     assert_eq!(again.find(&hash(5007)).unwrap(), [(pack(2), 7)]);
 }
 
@@ -80,9 +85,9 @@ fn packs_that_are_gone_are_forgotten() {
 
 #[test]
 fn merging_waits_for_nobody() {
-    let (_folder, mut known) = empty();
+    let (folder, mut known) = empty();
     known.add(pack(1), &hashes(0..10), |_| true).unwrap();
-    let other = Known::open(&known.folder).unwrap();
+    let other = open(&folder);
     let lock = other.lock().unwrap().unwrap();
     known.add(pack(2), &hashes(10..20), |_| true).unwrap();
     assert_eq!(known.tables(), 2);
@@ -94,22 +99,22 @@ fn merging_waits_for_nobody() {
 
 #[test]
 fn damaged_tables_are_removed_or_harmless() {
-    let (_folder, mut known) = empty();
+    let (folder, mut known) = empty();
     known.add(pack(1), &hashes(0..200), |_| true).unwrap();
-    let path = known.path(known.tables[0].number());
+    let path = folder.path().join(file_name(known.tables[0].number()));
     let whole = std::fs::read(&path).unwrap();
     for at in 0..whole.len() {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(&path, &flipped).unwrap();
-        let known = Known::open(&known.folder).unwrap();
+        let known = open(&folder);
         for number in 0..200 {
             known.find(&hash(number)).unwrap();
         }
     }
     for length in [0, 10, 24, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
-        let known = Known::open(&known.folder).unwrap();
+        let known = open(&folder);
         assert_eq!((known.tables(), files(&known)), (0, 0));
     }
 }

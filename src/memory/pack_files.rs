@@ -1,0 +1,75 @@
+//! The thread that writes packs: frames come in order, packs go into the store.
+//!
+//! Hashing a pack's bytes for its digest, and writing them, is one thread's work;
+//! it goes on beside the compression of the pages that follow.
+
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::known::Known;
+use super::pack::{PACK_PAGES, PackWriter};
+use super::page::PageHash;
+use crate::digest::Digest;
+use crate::store::{BlobWriter, Lease, Written};
+use crate::{ErrorKind, Result};
+
+/// An encoded frame on its way into a pack.
+pub struct Frame {
+    /// Its stored form.
+    pub stored: Vec<u8>,
+    /// The hashes of its pages.
+    pub hashes: Vec<PageHash>,
+}
+
+/// A pack that is in the store.
+pub struct Finished {
+    /// Its digest and size.
+    pub written: Written,
+    /// How many pages it has.
+    pub pages: u32,
+}
+
+/// Writes packs until there are no more frames. Every pack is filled before the next is
+/// begun; its pages are known when it is told of.
+pub fn write_packs(
+    lease: &Lease,
+    mut known: Known,
+    frames: &Receiver<Frame>,
+    finished: &Sender<Finished>,
+) -> Result<()> {
+    let mut current: Option<PackWriter<BlobWriter>> = None;
+    for frame in frames {
+        let mut pack = match current.take() {
+            Some(pack) => pack,
+            None => PackWriter::new(lease.write_blob()?)?,
+        };
+        pack.push(&frame.stored, &frame.hashes)?;
+        if pack.pages() < PACK_PAGES {
+            current = Some(pack);
+        } else if finished.send(finish(pack, lease, &mut known)?).is_err() {
+            return Ok(()); // The packer has given up.
+        }
+    }
+    if let Some(pack) = current {
+        let _ = finished.send(finish(pack, lease, &mut known)?);
+    }
+    Ok(())
+}
+
+fn finish(pack: PackWriter<BlobWriter>, lease: &Lease, known: &mut Known) -> Result<Finished> {
+    let (blob, hashes) = pack.finish()?;
+    let written = blob.finish()?;
+    let pages = hashes.len() as u32;
+    if let Err(error) = known.add(written.digest, &hashes, exists_in(lease)) {
+        // Without it the pages may be stored again: worth a warning, not a failure.
+        match error.kind() {
+            ErrorKind::NoSpace => return Err(error),
+            _ => tracing::warn!("pages do not become known: {error}"),
+        }
+    }
+    Ok(Finished { written, pages })
+}
+
+/// Tells whether the store has a pack.
+pub(super) fn exists_in(lease: &Lease) -> impl Fn(&Digest) -> bool {
+    |pack| lease.store().blob_size(pack).is_ok_and(|size| size.is_some())
+}
