@@ -5,6 +5,7 @@
 //! ```text
 //! cli, shim            what people and containerd talk to
 //!   └─ world           what a world is: capture, verify, bring back
+//!        ├─ memory     the pages of processes in packs (uses criu and store)
 //!        ├─ criu       CRIU's RPC, options, logs
 //!        ├─ runtime    libcontainer in a short-lived process of its own
 //!        ├─ cgroup     freezer, statistics, limits, OOM, on cgroup v1 and v2

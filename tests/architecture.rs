@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a module may use those on its own level and below.
-const LEVELS: [&[&str]; 5] = [
+const LEVELS: [&[&str]; 6] = [
     &["cli", "shim"],
     &["containerd"],
     &["world"],
+    &["memory"],
     &["cgroup", "criu", "hooks", "runtime", "store"],
     &["digest", "error", "json", "sys"],
 ];

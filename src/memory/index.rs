@@ -191,7 +191,7 @@ fn read_files(reader: &mut Reader, packs: &[PackRef]) -> Result<Vec<PagesFile>> 
             return Err(damaged("does not list its files in order"));
         }
         let pages = reader.take()?;
-        total = pages.checked_add(total).unwrap_or(u64::MAX);
+        total = pages.saturating_add(total);
         if total > MAX_PAGES {
             return Err(damaged("has too many pages"));
         }

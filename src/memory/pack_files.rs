@@ -71,5 +71,10 @@ fn finish(pack: PackWriter<BlobWriter>, lease: &Lease, known: &mut Known) -> Res
 
 /// Tells whether the store has a pack.
 pub(super) fn exists_in(lease: &Lease) -> impl Fn(&Digest) -> bool {
-    |pack| lease.store().blob_size(pack).is_ok_and(|size| size.is_some())
+    |pack| {
+        lease
+            .store()
+            .blob_size(pack)
+            .is_ok_and(|size| size.is_some())
+    }
 }

@@ -178,7 +178,12 @@ impl Packer<'_> {
     }
 
     /// Adds the pages again that were found in packs that are left.
-    fn add_again(&mut self, left: &[bool], plan: &mut FinishedPlan, again: &mut Plan) -> Result<()> {
+    fn add_again(
+        &mut self,
+        left: &[bool],
+        plan: &mut FinishedPlan,
+        again: &mut Plan,
+    ) -> Result<()> {
         let mut runs = plan.runs()?;
         for image in self.images.files() {
             let file = Arc::new(self.images.open(image.id)?);
@@ -377,7 +382,10 @@ impl Bitmap {
 
 /// Only seen if the writer told no error of its own.
 fn writer_has_ended() -> Error {
-    Error::new(ErrorKind::Internal, "the thread that writes packs has ended")
+    Error::new(
+        ErrorKind::Internal,
+        "the thread that writes packs has ended",
+    )
 }
 
 fn plan_is_short() -> Error {

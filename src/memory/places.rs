@@ -50,7 +50,12 @@ pub struct Places {
 
 impl Places {
     /// `left` and `packs` by number.
-    pub fn new(plan: FinishedPlan, again: FinishedPlan, left: Vec<bool>, packs: Vec<Met>) -> Places {
+    pub fn new(
+        plan: FinishedPlan,
+        again: FinishedPlan,
+        left: Vec<bool>,
+        packs: Vec<Met>,
+    ) -> Places {
         Places {
             plan,
             again,
@@ -184,7 +189,10 @@ impl AllRuns<'_> {
                 run => return Ok(run),
             }
         }
-        let run = self.again.take(self.waiting.min(most))?.ok_or_else(too_short)?;
+        let run = self
+            .again
+            .take(self.waiting.min(most))?
+            .ok_or_else(too_short)?;
         self.waiting -= u64::from(run.count);
         Ok(Some(run))
     }

@@ -141,7 +141,10 @@ fn a_world_comes_back_and_every_distinct_page_stands_once() {
     ]);
     let (packed, lease) = lab.pack(&world);
     lab.must_come_back(&world, &packed, &lease);
-    assert_eq!((packed.pages, packed.zero_pages, packed.stored_pages), (3005, 5, 1000));
+    assert_eq!(
+        (packed.pages, packed.zero_pages, packed.stored_pages),
+        (3005, 5, 1000)
+    );
     assert_eq!(packed.packs.len(), 1);
     check::verify(&lab.index(&packed), &lab.store, &|_| {}).unwrap();
     let index = lab.index(&packed);
@@ -195,7 +198,10 @@ fn pages_of_a_pack_that_is_gone_are_stored_again() {
     let (first, _lease) = lab.pack(&world);
     std::fs::remove_file(lab.blob(&first.packs[0].digest)).unwrap();
     let (again, lease) = lab.pack(&world);
-    assert_eq!((again.stored_pages, again.index.digest), (99, first.index.digest));
+    assert_eq!(
+        (again.stored_pages, again.index.digest),
+        (99, first.index.digest)
+    );
     lab.must_come_back(&world, &again, &lease);
 }
 
@@ -206,10 +212,15 @@ fn what_was_fetched_is_believed_once_it_was_read() {
     let (packed, _lease) = other.pack(&world);
     let pack = packed.packs[0].digest;
     let lease = lab.store.lease().unwrap();
-    lease.put(&std::fs::read(other.blob(&pack)).unwrap()).unwrap();
+    lease
+        .put(&std::fs::read(other.blob(&pack)).unwrap())
+        .unwrap();
     check::admit(&[pack], &lease, &|_| {}).unwrap();
     let (here, lease) = lab.pack(&world);
-    assert_eq!((here.stored_pages, here.index.digest), (0, packed.index.digest));
+    assert_eq!(
+        (here.stored_pages, here.index.digest),
+        (0, packed.index.digest)
+    );
     lab.must_come_back(&world, &here, &lease);
 }
 
@@ -237,7 +248,14 @@ fn damage_to_a_pack_is_an_error_that_names_it() {
     let path = lab.blob(&digest);
     let whole = std::fs::read(&path).unwrap();
     let mut damaged: Vec<Option<Vec<u8>>> = vec![None, Some(whole[1..].to_vec())];
-    for at in [0, 9, 70_000, whole.len() / 2, whole.len() - 50, whole.len() - 9] {
+    for at in [
+        0,
+        9,
+        70_000,
+        whole.len() / 2,
+        whole.len() - 50,
+        whole.len() - 9,
+    ] {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
         damaged.push(Some(flipped));
@@ -248,7 +266,10 @@ fn damage_to_a_pack_is_an_error_that_names_it() {
             None => std::fs::remove_file(&path).unwrap(),
         }
         let verified = check::verify(&lab.index(&packed), &lab.store, &|_| {});
-        for error in [lab.unpack(&packed, &lease).unwrap_err(), verified.unwrap_err()] {
+        for error in [
+            lab.unpack(&packed, &lease).unwrap_err(),
+            verified.unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::CorruptWorld, "{error}");
             assert!(error.to_string().contains(&digest.to_string()), "{error}");
         }
@@ -292,7 +313,10 @@ fn lineage(pages: u64, changes: u64, fifty: usize) -> (Vec<u64>, Vec<usize>) {
         packs.push(packed.packs.len());
         let index = lab.index(&packed);
         let needed: u64 = index.packs().iter().map(|pack| u64::from(pack.pages)).sum();
-        assert!(needed <= 2 * pages, "round {round}: {needed} pages for {pages}");
+        assert!(
+            needed <= 2 * pages,
+            "round {round}: {needed} pages for {pages}"
+        );
         for pack in &packed.packs {
             sizes.insert(pack.digest, pack.size);
         }
@@ -318,7 +342,10 @@ fn fifty_worlds_in_a_row_need_few_packs_and_little_dead_weight() {
 fn a_row_of_worlds_that_change_much_is_rewritten_in_time() {
     let (stored, packs) = lineage(300, 150, 30);
     assert!(*packs.iter().max().unwrap() <= 10, "{packs:?}");
-    assert!(stored.iter().sum::<u64>() <= 300 + 29 * 150 * 2, "{stored:?}");
+    assert!(
+        stored.iter().sum::<u64>() <= 300 + 29 * 150 * 2,
+        "{stored:?}"
+    );
 }
 
 proptest! {

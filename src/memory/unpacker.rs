@@ -86,7 +86,10 @@ fn unpack_file(
                 decoder: Decoder::new()?,
                 kept: VecDeque::new(),
             };
-            segment.parts.iter().try_for_each(|part| writer.write(part))?;
+            segment
+                .parts
+                .iter()
+                .try_for_each(|part| writer.write(part))?;
             progress(segment.pages);
             Ok(())
         })?;
@@ -186,12 +189,17 @@ impl SegmentWriter<'_> {
 
     /// A frame that is compressed.
     fn frame(&mut self, reader: &PackReader, pack: u32, frame: u32) -> Result<&[u8]> {
-        let at = self.kept.iter().position(|kept| (kept.0, kept.1) == (pack, frame));
+        let at = self
+            .kept
+            .iter()
+            .position(|kept| (kept.0, kept.1) == (pack, frame));
         let at = match at {
             Some(at) => at,
             None => {
                 let oldest = (self.kept.len() == KEPT).then(|| self.kept.pop_front());
-                let mut pages = oldest.flatten().map_or_else(Vec::new, |(_, _, pages)| pages);
+                let mut pages = oldest
+                    .flatten()
+                    .map_or_else(Vec::new, |(_, _, pages)| pages);
                 reader.read_frame(frame, &mut self.decoder, &mut pages)?;
                 self.kept.push_back((pack, frame, pages));
                 self.kept.len() - 1

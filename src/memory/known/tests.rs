@@ -1,3 +1,5 @@
+//! What is added is found, whatever becomes of the files.
+
 use super::*;
 use proptest::prelude::*;
 
