@@ -32,12 +32,12 @@ fn main() {
     println!("peak memory: {} KiB", peak_memory());
 }
 
-fn measure(name: &str, (first, _): &(File, Expected), (second, expected): &(File, Expected)) {
+fn measure(name: &str, (first, before): &Archive, (second, expected): &Archive) {
     let new = || tempfile::tempfile_in(".").unwrap();
     let size = |file: &File| file.metadata().unwrap().len();
     let (full, ms) = median(|| {
         let mut layer = new();
-        write_full(first, &mut layer).unwrap();
+        write_full(first, before, &mut layer).unwrap();
         layer
     });
     println!("{name:<16} full   {:>10} bytes {ms:>8.1}", size(&full));
@@ -86,6 +86,9 @@ fn fill(upper: &Path, content: Content) {
     }
 }
 
+/// A `rootfs.tar`.
+type Archive = (File, Expected);
+
 /// Makes what a file holds from its number.
 type Content = fn(u64) -> Vec<u8>;
 
@@ -109,7 +112,7 @@ fn random(seed: u64) -> Vec<u8> {
     bytes
 }
 
-fn archive(upper: &Path, base: &Path, name: &str) -> (File, Expected) {
+fn archive(upper: &Path, base: &Path, name: &str) -> Archive {
     let layering = Layering::Overlay { userxattr: false };
     let out = File::create(base.join(name)).unwrap();
     capture(&Upper::open(upper, layering).unwrap(), out).unwrap();

@@ -92,7 +92,7 @@ fn as_plain_tar(layer: Snapshot) -> Snapshot {
     plain
 }
 
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("run {command:?}: {error}"));
@@ -175,9 +175,12 @@ fn octal(mode: u32) -> String {
     format!("{mode:#o}")
 }
 
-/// Writes an image of an empty layer and `rootfs.tar` on it, as
-/// `ctr images import` takes it.
-fn write_image(base: &Path) {
+/// A layer of an image: what comes after `application/vnd.oci.image.layer.v1.`
+/// in its type, its bytes, and the SHA-256 of its tar.
+pub type Layer<'a> = (&'a str, Vec<u8>, String);
+
+/// Writes an image of these layers to `image`, as `ctr images import` takes it.
+pub fn write_image(base: &Path, layers: &[Layer<'_>]) {
     use serde_json::json;
     let image = base.join("image");
     std::fs::create_dir_all(image.join("blobs/sha256")).unwrap();
@@ -190,14 +193,14 @@ fn write_image(base: &Path) {
             "size": bytes.len(),
         })
     };
-    let layers = [
-        blob("layer.v1.tar", &[0; 1024]),
-        blob(
-            "layer.v1.tar",
-            &std::fs::read(base.join("rootfs.tar")).unwrap(),
-        ),
-    ];
-    let ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    let ids: Vec<_> = layers
+        .iter()
+        .map(|(_, _, id)| format!("sha256:{id}"))
+        .collect();
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|(kind, bytes, _)| blob(&format!("layer.v1.{kind}"), bytes))
+        .collect();
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
@@ -218,7 +221,9 @@ fn write_image(base: &Path) {
 fn containerd_unpacks_it_as_a_layer() {
     let dir = scratch();
     let mut expected = archive(dir.path(), 8 << 20);
-    write_image(dir.path());
+    let layer = |tar: Vec<u8>| ("tar", tar.clone(), snapshot::sha256(&tar));
+    let tar = std::fs::read(dir.path().join("rootfs.tar")).unwrap();
+    write_image(dir.path(), &[layer(vec![0; 1024]), layer(tar)]);
     let base = dir.path().display();
     let script = format!(
         "set -e; cd {base}; tar -cf image.tar -C image .

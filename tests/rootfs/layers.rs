@@ -2,6 +2,7 @@
 //! mounted by the kernel on the image, as containerd does, they show the
 //! container's files; merged, they are each world's `rootfs.tar`.
 
+use crate::interop::{run, write_image};
 use crate::scratch::{Overlay, scratch, upper};
 use crate::snapshot::{self, Snapshot, What};
 use proptest::collection::vec;
@@ -93,16 +94,12 @@ fn make_image(lower: &Path) {
 /// Unpacks a layer as containerd does for overlayfs.
 fn unpack(layer: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
-    let output = Command::new("tar")
+    run(Command::new("tar")
         .args(["--numeric-owner", "--xattrs", "--xattrs-include=*"])
         .args(["--delay-directory-restore", "--zstd", "-xpf"])
         .arg(layer)
         .arg("-C")
-        .arg(to)
-        .output()
-        .expect("run tar");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
+        .arg(to));
     for (path, _) in snapshot::of(to) {
         let path = to.join(OsStr::from_bytes(&path));
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
@@ -142,7 +139,7 @@ fn shown(base: &Path, layers: &[PathBuf]) -> Snapshot {
         options.as_c_str(),
     )
     .expect("mount");
-    let seen = without_accidents(snapshot::of(&at));
+    let seen = snapshot::of(&at);
     unmount(&at, UnmountFlags::DETACH).unwrap();
     seen
 }
@@ -182,7 +179,7 @@ fn next_layers(
         Some(Outcome::Delta { onto, .. }) => layers.truncate(onto),
         Some(Outcome::NeedsFull(_)) | None => {
             layers.clear();
-            write_full(tar, File::create(&path).unwrap()).unwrap();
+            write_full(tar, expected, File::create(&path).unwrap()).unwrap();
         }
     }
     layers.push(path);
@@ -208,14 +205,8 @@ fn live(lives: &[Vec<Edit>]) -> usize {
         for (count, one) in life.iter().enumerate() {
             edit(&overlay.merged, one, number * 50 + count);
         }
-        let tar = base.join("rootfs.tar");
-        capture(&upper(&base.join("upper")), File::create(&tar).unwrap()).unwrap();
-        let tar = File::open(&tar).unwrap();
-        let (sha256, size) = hash_file(&tar, "rootfs.tar").unwrap();
-        let expected = Expected { size, sha256 };
-        let outcome = next_layers(base, &tar, &expected, &mut layers);
+        let outcome = checkpoint(base, &mut layers);
         deltas += usize::from(matches!(outcome, Some(Outcome::Delta { .. })));
-        merge(&mut open(&layers), &expected, std::io::sink()).unwrap();
 
         let unpacked: Vec<_> = (0..layers.len())
             .map(|n| base.join(format!("of{n}")))
@@ -223,12 +214,7 @@ fn live(lives: &[Vec<Edit>]) -> usize {
         for (layer, to) in layers.iter().zip(&unpacked) {
             unpack(layer, to);
         }
-        let (found, wanted) = (shown(base, &unpacked), snapshot::of(&overlay.merged));
-        let wanted = without_accidents(wanted);
-        for (path, node) in &wanted {
-            assert_eq!(found.get(path), Some(node), "{}", path.escape_ascii());
-        }
-        assert_eq!(found.len(), wanted.len());
+        same(shown(base, &unpacked), snapshot::of(&overlay.merged));
         unpacked
             .iter()
             .for_each(|to| fs::remove_dir_all(to).unwrap());
@@ -245,6 +231,99 @@ fn layers_of_a_real_container_show_its_files_to_every_runtime() {
         deltas += live(&lives().new_tree(&mut runner).unwrap().current());
     }
     assert!(deltas > 50, "only {deltas} delta layers");
+}
+
+/// The image's files as a layer, by GNU tar.
+fn image_layer(base: &Path) -> Vec<u8> {
+    let tar = base.join("image.tar");
+    run(Command::new("tar")
+        .args(["--format=posix", "--numeric-owner", "-cf"])
+        .arg(&tar)
+        .arg("-C")
+        .arg(base.join("lower"))
+        .arg("."));
+    fs::read(tar).unwrap()
+}
+
+/// The uncompressed tar's SHA-256 of a layer.
+fn diff_id(layer: &[u8]) -> String {
+    snapshot::sha256(&zstd::decode_all(layer).unwrap())
+}
+
+#[test]
+fn containerd_makes_the_container_of_the_image_and_its_layers() {
+    assert!(
+        std::env::var_os("WORLDSHIM_LAB").is_some(),
+        "needs containerd: run the tests in the lab (make test-lab)"
+    );
+    let dir = scratch();
+    let base = dir.path();
+    make_image(&base.join("lower"));
+    let overlay = Overlay::mount(base, "");
+    let at = |name: &str| overlay.merged.join(name);
+    let mut layers = Vec::new();
+    fs::write(at("ballast"), vec![1; 200_000]).unwrap();
+    fs::write(at("a/new"), "one").unwrap();
+    fs::hard_link(at("a/new"), at("link")).unwrap();
+    checkpoint(base, &mut layers);
+    // Deleted in the image, deleted above it, made anew, changed, replaced.
+    fs::remove_dir_all(at("a/a")).unwrap();
+    fs::remove_file(at("a/b")).unwrap();
+    fs::remove_dir_all(at("deep")).unwrap();
+    fs::create_dir(at("deep")).unwrap();
+    fs::write(at("deep/x"), "two").unwrap();
+    fs::write(at("a/new"), "two").unwrap();
+    fs::rename(at("b/b"), at("b/c")).unwrap();
+    checkpoint(base, &mut layers);
+    fs::remove_file(at("deep/x")).unwrap();
+    fs::remove_file(at("link")).unwrap();
+    fs::create_dir(at("link")).unwrap();
+    checkpoint(base, &mut layers);
+    assert_eq!(layers.len(), 3, "two deltas");
+
+    let image = image_layer(base);
+    let mut all = vec![("tar", image.clone(), snapshot::sha256(&image))];
+    for layer in &layers {
+        let bytes = fs::read(layer).unwrap();
+        let id = diff_id(&bytes);
+        all.push(("tar+zstd", bytes, id));
+    }
+    write_image(base, &all);
+    let script = format!(
+        "set -e; cd {}; tar -cf both.tar -C image .
+         ctr images import --snapshotter overlayfs both.tar
+         mkdir shown; ctr images mount localhost/layer:latest shown",
+        base.display()
+    );
+    run(Command::new("sh").args(["-c", &script]));
+    let found = snapshot::of(&base.join("shown"));
+    unmount(base.join("shown"), UnmountFlags::DETACH).unwrap();
+    same(found, snapshot::of(&overlay.merged));
+}
+
+/// Captures the container and makes its layers.
+fn checkpoint(base: &Path, layers: &mut Vec<PathBuf>) -> Option<Outcome> {
+    let tar = base.join("rootfs.tar");
+    capture(&upper(&base.join("upper")), File::create(&tar).unwrap()).unwrap();
+    let tar = File::open(&tar).unwrap();
+    let (sha256, size) = hash_file(&tar, "rootfs.tar").unwrap();
+    let expected = Expected { size, sha256 };
+    let outcome = next_layers(base, &tar, &expected, layers);
+    merge(&mut open(layers), &expected, std::io::sink()).unwrap();
+    outcome
+}
+
+/// Both are the same to a process, but for the root's own time, which is
+/// containerd's.
+fn same(found: Snapshot, wanted: Snapshot) {
+    let [mut found, mut wanted] = [found, wanted].map(without_accidents);
+    for seen in [&mut found, &mut wanted] {
+        seen.get_mut(&b""[..]).unwrap().mtime = (0, 0);
+    }
+    for (path, node) in &wanted {
+        assert_eq!(found.get(path), Some(node), "{}", path.escape_ascii());
+    }
+    assert_eq!(found.len(), wanted.len());
 }
 
 /// Bytes of memory that a process of its own may take to make layers of files

@@ -8,11 +8,12 @@ use crate::error::IoContext;
 use std::io::{self, BufReader, Read, Write};
 use zstd::stream::{read::Decoder, write::Encoder};
 
-/// What most registries' clients use, and twice as fast as the disk.
-const LEVEL: i32 = 3;
+/// Programs and text come out 13 % larger than at level 3, in 2/3 of the time
+/// (340 MB/s on one core); what cannot be compressed passes at 3.5 GB/s.
+const LEVEL: i32 = 1;
 
 /// The largest window read, as a power of two: what RFC 8878 wants every
-/// decoder to have. Level 3 writes one of 2 MiB.
+/// decoder to have. Level 1 writes one of 512 KiB.
 const MOST_WINDOW_LOG: u32 = 23;
 
 /// Compresses what is written to it.

@@ -1,9 +1,10 @@
 //! A layer that stands on no other.
 
-use super::Written;
 use super::compress::Compressor;
+use super::{Expected, Written};
 use crate::Result;
 use crate::error::IoContext;
+use crate::world::rootfs::decode::corrupt;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -14,8 +15,9 @@ const STEP: usize = 256 << 10;
 /// Writes `rootfs.tar` as a full layer. The file's own offset is not touched.
 ///
 /// # Errors
-/// From the operating system. What was written until then is of no use.
-pub fn write_full(tar: &File, out: impl Write) -> Result<Written> {
+/// `CorruptWorld` if `tar` is not what is `expected`; other kinds from the
+/// operating system. What was written until then is of no use.
+pub fn write_full(tar: &File, expected: &Expected, out: impl Write) -> Result<Written> {
     let size = tar.metadata().context(|| "read rootfs.tar")?.len();
     let mut compressor = Compressor::new(out, Some(size))?;
     let mut buffer = vec![0; STEP];
@@ -27,5 +29,9 @@ pub fn write_full(tar: &File, out: impl Write) -> Result<Written> {
         compressor.write_all(chunk).context(|| "write a layer")?;
         at += length as u64;
     }
-    compressor.finish()
+    let written = compressor.finish()?;
+    if (written.size, written.diff_id) != (expected.size, expected.sha256) {
+        return Err(corrupt("rootfs.tar is not what world.json says"));
+    }
+    Ok(written)
 }

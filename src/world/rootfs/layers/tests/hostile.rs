@@ -70,6 +70,13 @@ fn what_the_layers_give_has_to_be_what_is_promised() {
 }
 
 #[test]
+fn a_full_layer_of_another_tar_is_not_made() {
+    let (right, wrong) = (expected(&small().tar()), other().tar());
+    let error = write_full(&file(&wrong), &right, std::io::sink()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CorruptWorld);
+}
+
+#[test]
 fn damage_anywhere_is_found() {
     let layers = two(&small(), &other()).unwrap();
     let tar = other().tar();

@@ -32,7 +32,7 @@ fn expected(tar: &[u8]) -> Expected {
 /// The full layer of a `rootfs.tar`.
 fn full(tar: &[u8]) -> Vec<u8> {
     let mut layer = Vec::new();
-    let written = write_full(&file(tar), &mut layer).expect("write a full layer");
+    let written = write_full(&file(tar), &expected(tar), &mut layer).expect("write a full layer");
     assert_eq!(written.diff_id, Digest::of(tar));
     assert_eq!(written.size, tar.len() as u64);
     assert_eq!(written.stored, layer.len() as u64);
