@@ -60,3 +60,10 @@ pub fn admit(packs: &[Digest], lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -
     }
     Ok(())
 }
+
+/// Forgets which pages are known, and makes those of these packs known: all that the store
+/// has, if a lookup is not to miss any. `progress` is told pages.
+pub fn rebuild(packs: &[Digest], lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    Known::open(lease.store().pages_folder()?)?.clear()?;
+    admit(packs, lease, progress)
+}

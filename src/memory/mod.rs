@@ -14,8 +14,11 @@
 //!        └─ frame, page
 //! ```
 
+pub mod addresses;
 pub mod check;
 pub mod frame;
+#[cfg(test)]
+mod golden_tests;
 pub mod images;
 pub mod index;
 #[cfg(test)]
@@ -35,6 +38,8 @@ mod stale;
 pub mod unpacker;
 pub mod varint;
 
+#[cfg(test)]
+mod peak_tests;
 #[cfg(test)]
 mod tests;
 

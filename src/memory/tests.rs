@@ -8,10 +8,12 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::addresses::Addresses;
 use super::check;
 use super::images::Images;
 use super::index::{Index, MAX_INDEX};
 use super::page::PAGE_SIZE;
+use super::place::Place;
 use super::places::Packed;
 use super::{packer, unpacker};
 use crate::criu::pagemap::{Space, pages_file};
@@ -31,6 +33,15 @@ fn page(number: u64) -> Vec<u8> {
     hasher.update(&number.to_le_bytes());
     hasher.finalize_xof().fill(&mut page[..filled]);
     page
+}
+
+/// What a pages file holds.
+fn content(pages: &[u64]) -> Vec<u8> {
+    let mut content = Vec::with_capacity(pages.len() * PAGE_SIZE);
+    for number in pages {
+        content.extend_from_slice(&page(*number));
+    }
+    content
 }
 
 /// The pages files of a world by id, as numbers of pages.
@@ -64,8 +75,7 @@ fn pagemap(id: u32, pages: usize) -> Vec<u8> {
 fn write(world: &World) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (id, pages) in world {
-        let content: Vec<u8> = pages.iter().flat_map(|number| page(*number)).collect();
-        std::fs::write(dir.path().join(pages_file(*id)), content).unwrap();
+        std::fs::write(dir.path().join(pages_file(*id)), content(pages)).unwrap();
         let name = Space::Process(u64::from(*id) + 100).to_string();
         std::fs::write(dir.path().join(name), pagemap(*id, pages.len())).unwrap();
     }
@@ -120,9 +130,8 @@ impl Lab {
         let found = std::fs::read_dir(out.path()).unwrap().count();
         assert_eq!(found, world.len());
         for (id, pages) in world {
-            let content: Vec<u8> = pages.iter().flat_map(|number| page(*number)).collect();
             let read = std::fs::read(out.path().join(pages_file(*id))).unwrap();
-            assert!(read == content, "pages-{id}.img");
+            assert!(read == content(pages), "pages-{id}.img");
         }
     }
 
@@ -154,6 +163,59 @@ fn a_world_comes_back_and_every_distinct_page_stands_once() {
         .map(|(extent, _)| extent.count)
         .sum();
     assert_eq!(found, 5);
+}
+
+#[test]
+fn an_address_leads_to_its_page() {
+    let lab = Lab::new();
+    let (packed, _lease) = lab.pack(&one([3, 4, 5, 6, 0, 0, 9, 3, 10]));
+    let addresses = Addresses::of(&lab.index(&packed), Space::Process(101)).unwrap();
+    let pack = |page| Place::Pack { pack: 0, page };
+    assert_eq!(addresses.find(16), Some((pack(0), 4)));
+    assert_eq!(addresses.find(18), Some((pack(2), 2)));
+    assert_eq!(addresses.find(21), Some((Place::Zero, 1)));
+    assert_eq!(addresses.find(22), Some((pack(4), 1)));
+    assert_eq!(addresses.find(24), Some((pack(0), 1)));
+    assert_eq!(addresses.find(25), Some((pack(5), 1)));
+    for none in [0, 15, 23, 26, u64::MAX] {
+        assert_eq!(addresses.find(none), None);
+    }
+}
+
+#[test]
+fn packers_work_at_the_same_time() {
+    let lab = Lab::new();
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let lab = &lab;
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let own = 1000 * (number + 1)..1000 * (number + 1) + 50 * (round + 1);
+                    let world = one((1..500).chain(own));
+                    let (packed, lease) = lab.pack(&world);
+                    lab.must_come_back(&world, &packed, &lease);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_known_can_be_built_anew() {
+    let lab = Lab::new();
+    let world = one(1..2000);
+    let (packed, lease) = lab.pack(&world);
+    let packs: Vec<Digest> = packed.packs.iter().map(|pack| pack.digest).collect();
+    let folder = lab.store.path().join(".worldshim/pages");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        std::fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    check::rebuild(&packs, &lease, &|_| {}).unwrap();
+    let (again, _lease) = lab.pack(&world);
+    assert_eq!(
+        (again.stored_pages, again.index.digest),
+        (0, packed.index.digest)
+    );
 }
 
 #[test]
