@@ -4,8 +4,20 @@
 //! errors go to stderr. The exit status is 0, or that of the error's kind in
 //! [`ErrorKind::codes`](crate::ErrorKind::codes); a usage error is 2.
 
+mod checkpoint;
 mod doctor;
+mod fsck;
+mod gc;
+mod inspect;
+mod ls;
 mod output;
+mod places;
+mod progress;
+mod restore;
+mod rm;
+mod shell;
+mod tag;
+mod verify;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -35,8 +47,30 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Check whether this host can run, freeze and restore containers.
+    /// Freeze a running container into a world of the store
+    Checkpoint(checkpoint::Args),
+    /// Bring a world back as a running container
+    Restore(restore::Args),
+    /// List the worlds of the store
+    Ls(ls::Args),
+    /// Show what a world consists of
+    Inspect(inspect::Args),
+    /// Give a world one more name
+    Tag(tag::Args),
+    /// Remove worlds, or names of them
+    Rm(rm::Args),
+    /// Free what no world needs
+    Gc(gc::Args),
+    /// Look for damage in the store
+    Fsck(fsck::Args),
+    /// Read a world in full, to see that it can be restored
+    Verify(verify::Args),
+    /// Check whether this host can run, freeze and restore containers
     Doctor(doctor::Args),
+    /// Print completions for a shell
+    Completions(shell::CompletionArgs),
+    /// Write the manual pages
+    Man(shell::ManArgs),
 }
 
 impl Cli {
@@ -61,7 +95,18 @@ impl Cli {
 /// Runs the verb.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Checkpoint(args) => checkpoint::run(&args, cli.format),
+        Verb::Restore(args) => restore::run(&args, cli.format),
+        Verb::Ls(args) => ls::run(&args, cli.format),
+        Verb::Inspect(args) => inspect::run(&args, cli.format),
+        Verb::Tag(args) => tag::run(&args, cli.format),
+        Verb::Rm(args) => rm::run(&args, cli.format),
+        Verb::Gc(args) => gc::run(&args, cli.format),
+        Verb::Fsck(args) => fsck::run(&args, cli.format),
+        Verb::Verify(args) => verify::run(&args, cli.format),
         Verb::Doctor(args) => doctor::run(&args, cli.format),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use prost::Message;
 
+use super::wire;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
 /// A larger image of these kinds than this is not read.
@@ -87,24 +88,88 @@ pub fn read(directory: &Path, kind: Kind) -> Result<Option<Vec<u8>>> {
 /// The messages in an image.
 pub fn entries(image: &[u8], kind: Kind) -> Result<Vec<&[u8]>> {
     let head = kind.head();
-    let Some(mut rest) = image.strip_prefix(&head[..]) else {
+    let Some(rest) = image.strip_prefix(&head[..]) else {
         return Err(damaged(kind, "does not begin as it should"));
     };
+    split(rest).ok_or_else(|| damaged(kind, "is cut short"))
+}
+
+/// Names of images that are nothing but messages; in others raw data follows some of them.
+const MESSAGES: [&str; 22] = [
+    "apparmor",
+    "autofs",
+    "cgroup",
+    "core-",
+    "creds-",
+    "fanotify",
+    "fdinfo-",
+    "files",
+    "filelocks",
+    "fs-",
+    "ids-",
+    "inventory",
+    "mm-",
+    "mountpoints-",
+    "netns-",
+    "pagemap-",
+    "pstree",
+    "seccomp",
+    "timens-",
+    "timers-",
+    "tty-info",
+    "utsns-",
+];
+/// What images begin with: ordinary ones, and those about a dump itself.
+const MAGIC: [u32; 2] = [COMMON_MAGIC, 0x5510_5940];
+
+/// Whether an image can be decoded, as far as its name says what is in it: some are raw data.
+pub fn check(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !MESSAGES.iter().any(|prefix| name.starts_with(prefix)) {
+        return Ok(());
+    }
+    let broken = |what: &str| Error::new(ErrorKind::CorruptWorld, format!("{name} {what}"));
+    let size = std::fs::metadata(path).context(|| format!("look at {name}"))?;
+    if size.len() > MAX_IMAGE {
+        return Err(broken("is too large"));
+    }
+    let image = std::fs::read(path).context(|| format!("read {name}"))?;
+    // The inventory says of what form the others are, and has the older, shorter head.
+    let inventory = Kind::Inventory.head();
+    let messages = match name == Kind::Inventory.file_name() {
+        true => image.strip_prefix(&inventory[..]),
+        false => after_magic(&image),
+    };
+    let messages = messages.ok_or_else(|| broken("does not begin like an image of CRIU's"))?;
+    let messages = split(messages).ok_or_else(|| broken("is cut short"))?;
+    match messages
+        .into_iter()
+        .all(|message| wire::fields(message).is_some())
+    {
+        true => Ok(()),
+        false => Err(broken("cannot be decoded")),
+    }
+}
+
+/// What follows the two magic numbers.
+fn after_magic(image: &[u8]) -> Option<&[u8]> {
+    let (magic, rest) = image.split_first_chunk::<4>()?;
+    let known = MAGIC.contains(&u32::from_le_bytes(*magic));
+    rest.get(4..).filter(|_| known)
+}
+
+/// Messages, each after its length.
+fn split(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
     let mut entries = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        match tail.split_at_checked(length) {
-            Some((entry, tail)) if length <= MAX_ENTRY => {
-                entries.push(entry);
-                rest = tail;
-            }
-            _ => return Err(damaged(kind, "is cut short")),
-        }
+        let (entry, tail) = tail
+            .split_at_checked(length)
+            .filter(|_| length <= MAX_ENTRY)?;
+        entries.push(entry);
+        rest = tail;
     }
-    match rest {
-        [] => Ok(entries),
-        _ => Err(damaged(kind, "is cut short")),
-    }
+    rest.is_empty().then_some(entries)
 }
 
 /// An image with these messages.

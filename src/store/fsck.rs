@@ -16,7 +16,9 @@ use super::document::{Document, digest_of};
 use super::finding::{Fault, Finding, Severity};
 use super::folder;
 use super::index::{INDEX_NAME, Index, name_of};
-use super::layout::{BLOBS, LAYOUT_NAME, LEASES, NEIGHBOURS, PAGES, PRIVATE, SHA256, TMP};
+use super::layout::{
+    BLOBS, LAYOUT_NAME, LEASES, NEIGHBOURS, PAGES, PRIVATE, RESCUED, SHA256, TMP, WORK,
+};
 use super::layout::{Store, check_layout};
 use super::lease::Lease;
 use super::lock::{self, LOCK_NAME};
@@ -192,7 +194,8 @@ impl Check<'_> {
         self.expect_only(store.root(), "", &[&top[..], &NEIGHBOURS].concat())?;
         let blobs = folder::open_folder(store.root(), BLOBS)?;
         self.expect_only(blobs.as_fd(), BLOBS, &[SHA256])?;
-        self.expect_only(store.private(), PRIVATE, &[LOCK_NAME, LEASES, TMP, PAGES])?;
+        let ours = [LOCK_NAME, LEASES, TMP, PAGES, WORK, RESCUED];
+        self.expect_only(store.private(), PRIVATE, &ours)?;
         for name in folder::names(store.blobs())? {
             let path = format!("{BLOBS}/{SHA256}/{name}");
             let Some(stat) = folder::stat(store.blobs(), &name)? else {

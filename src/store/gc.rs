@@ -53,9 +53,9 @@ pub struct Swept {
     pub kept_blobs: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Temporary files of dead processes, and old partial blobs.
+    /// Temporary files and folders of dead processes, and old partial blobs.
     pub temporaries: u64,
-    /// Their bytes.
+    /// The files' bytes.
     pub temporary_bytes: u64,
     /// Leases of dead processes.
     pub leases: u64,
@@ -93,6 +93,7 @@ impl Store {
         }
         self.sweep_blobs(&needed, options, &mut swept)?;
         self.sweep_temporaries(options, lock, &mut swept)?;
+        swept.temporaries += self.sweep_workspaces(options.dry_run)?;
         Ok(swept)
     }
 

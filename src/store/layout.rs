@@ -27,6 +27,9 @@ pub(super) const TMP: &str = "tmp";
 pub(super) const LEASES: &str = "leases";
 /// Of `.worldshim`, kept by the packer of memory.
 pub(super) const PAGES: &str = "pages";
+/// Of `.worldshim`: folders of living owners, and what may be the only copy of a state.
+pub(super) const WORK: &str = "work";
+pub(super) const RESCUED: &str = "rescued";
 /// What else of ours lies beside the store.
 pub(super) const NEIGHBOURS: [&str; 1] = ["fingerprint.key"];
 

@@ -8,6 +8,8 @@
 //! .worldshim/leases/    what living processes rely on; each locked by its owner
 //! .worldshim/tmp/       what is being written; each locked by its writer
 //! .worldshim/pages/     belongs to the memory packer
+//! .worldshim/work/      world directories on their way in or out; each locked by its owner
+//! .worldshim/rescued/   world directories that may be the only copy of a state
 //! ```
 //!
 //! Invariants. A blob is on the disk before it gets its name. `index.json` is
@@ -34,6 +36,7 @@ mod publish;
 mod reach;
 mod reference;
 mod temporary;
+mod workspace;
 
 pub use blob::{Blob, BlobWriter, Written};
 pub use contents::{Sizes, World};
@@ -46,3 +49,4 @@ pub use lease::Lease;
 pub use partial::PartialBlob;
 pub use publish::{Published, Removed};
 pub use reference::{Reference, WorldName};
+pub use workspace::Workspace;

@@ -18,6 +18,17 @@ use crate::{Error, ErrorKind, Result};
 
 const KEY_BYTES: usize = 32;
 
+/// How a marker begins.
+const MARKER: &str = "<redacted:hmac-sha256:";
+
+/// Whether a value is a marker in the place of a credential.
+pub fn is_marker(value: &str) -> bool {
+    let digits = value
+        .strip_prefix(MARKER)
+        .and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The key of the fingerprints of a host.
 pub struct FingerprintKey([u8; KEY_BYTES]);
 
@@ -53,7 +64,7 @@ impl FingerprintKey {
 
     /// The marker that takes the place of a value.
     pub fn marker(&self, value: &[u8]) -> String {
-        format!("<redacted:hmac-sha256:{}>", self.fingerprint(value))
+        format!("{MARKER}{}>", self.fingerprint(value))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a world is: capture, verify, bring back.
 
+pub mod artifact;
 pub mod cgroup_path;
 pub mod checkpoint;
 pub mod checksum;
@@ -21,4 +22,5 @@ pub mod restore;
 pub mod rootfs;
 pub mod secrets;
 pub mod spec;
+pub mod trust;
 pub mod verify;

@@ -128,6 +128,21 @@ pub fn verify_again(path: &Path, host: &HostFacts, known: &Verified) -> Result<V
     })
 }
 
+/// Verifies a world directory as [`verify`] does, but for no host in particular.
+pub fn verify_digests(path: &Path) -> Result<Manifest> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty())
+        .context(|| format!("open the world directory {}", path.display()))?;
+    let check = || {
+        let entries = folder::list(dir.as_fd())?;
+        let manifest = read_manifest(dir.as_fd(), &entries)?;
+        let stamps = check_sizes(&manifest, &entries)?;
+        check_digests(dir.as_fd(), &manifest, &stamps, &Verified::default())?;
+        Ok(manifest)
+    };
+    check().map_err(|error: Error| error.within(format!("world {}", path.display())))
+}
+
 type Checked = (Manifest, Vec<String>, BTreeMap<FileName, Stamp>);
 
 fn check_all(dir: BorrowedFd, host: &HostFacts, known: &Verified) -> Result<Checked> {
@@ -166,7 +181,9 @@ fn no_manifest(entries: &[Entry]) -> Error {
 }
 
 /// Whether a world made on `world` can run on `host`. Returns warnings.
-fn suits(world: &HostFacts, host: &HostFacts) -> Result<Vec<String>> {
+///
+/// [`ErrorKind::ForeignWorld`] where it cannot.
+pub fn suits(world: &HostFacts, host: &HostFacts) -> Result<Vec<String>> {
     if world.arch != host.arch {
         return Err(foreign(format!(
             "made on {:?}, this host is {}: restore it on a host of its own kind",

@@ -1,0 +1,213 @@
+//! `world checkpoint`: a running container becomes a world of the store.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::output::{self, Format};
+use super::places::{ContainerdArgs, StoreArgs};
+use super::progress::{self, Progress};
+use crate::containerd::{CheckpointWishes, Container, Namespace, TaskState};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::PAGE_SIZE;
+use crate::store::{Lease, Reference, Store, Workspace, WorldName};
+use crate::world::artifact::{PackRequest, PackedWorld, pack, parent_for};
+use crate::world::trust::WORLD_LABEL;
+
+/// Our runtime's name.
+const RUNTIME: &str = "io.containerd.world.v1";
+
+/// `world checkpoint`'s arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The container
+    container: String,
+
+    /// What to call the world [default: the container's id, as far as a name may hold it]
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<WorldName>,
+
+    /// End the container when its world is safe
+    #[arg(long)]
+    stop: bool,
+
+    /// The world that this one follows [default: the container's last one]
+    #[arg(long, value_name = "WORLD")]
+    parent: Option<Reference>,
+
+    /// Allow established TCP connections to outside
+    #[arg(long)]
+    tcp: bool,
+
+    /// Allow file locks
+    #[arg(long)]
+    file_locks: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    #[command(flatten)]
+    containerd: ContainerdArgs,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    digest: Digest,
+    name: String,
+    /// The world that had the name before.
+    displaced: Option<Digest>,
+    parent: Option<Digest>,
+    /// Of all that the world consists of.
+    bytes: u64,
+    /// Of what the store did not have before.
+    new_bytes: u64,
+    frozen_ns: u64,
+    total_ns: u64,
+    stopped: bool,
+}
+
+pub(super) fn run(args: &Args, format: Format) -> Result<()> {
+    let begun = Instant::now();
+    let store = args.store.open()?;
+    let lease = store.lease()?;
+    let containerd = args.containerd.connect()?;
+    let namespace = containerd.namespace(&args.containerd.namespace)?;
+    let container = running(&namespace, &args.container)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_for(&container.id)?,
+    };
+    let parent = parent(args, &store, &lease, &namespace, &container)?;
+    let workspace = match args.stop {
+        // Between the container's end and the world's publication, this is all there is.
+        true => store.lasting_workspace(&format!("checkpoint-{}", container.id))?,
+        false => store.workspace("checkpoint")?,
+    };
+    let packed = dump(args, &namespace, &container, &workspace)
+        .and_then(|()| pack_up(&lease, &workspace, parent, &name));
+    let packed = match packed {
+        Ok(packed) => packed,
+        Err(error) => return Err(keep_only_copy(args, workspace, error)),
+    };
+    workspace.remove()?;
+    let report = Report {
+        digest: packed.published.digest,
+        name: name.to_string(),
+        displaced: packed.published.displaced,
+        parent: crate::world::artifact::parent_of(&packed.artifact.annotations),
+        bytes: packed.artifact.size() + packed.published.size,
+        new_bytes: packed.new_bytes,
+        frozen_ns: packed.manifest.times.frozen_ns,
+        total_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        stopped: args.stop,
+    };
+    output::print(format, &report, words)
+}
+
+fn words(report: &Report) -> String {
+    let mut text = format!(
+        "{}\nname    {}\nsize    {}, {} new\nfrozen  {} of {}\n",
+        report.digest,
+        report.name,
+        progress::size(report.bytes),
+        progress::size(report.new_bytes),
+        progress::duration(report.frozen_ns),
+        progress::duration(report.total_ns),
+    );
+    if let Some(displaced) = report.displaced {
+        text += &format!("before  {displaced} had this name; it stays in the store without it\n");
+    }
+    text
+}
+
+/// The container, if it runs under our runtime.
+fn running(namespace: &Namespace, id: &str) -> Result<Container> {
+    let container = namespace.container(id)?;
+    if container.runtime != RUNTIME {
+        let text = format!(
+            "container {id} runs under {}: only those under {RUNTIME} can become worlds",
+            container.runtime
+        );
+        return Err(Error::new(ErrorKind::WrongState, text));
+    }
+    match namespace.task(id)? {
+        Some(TaskState::Running | TaskState::Paused) => Ok(container),
+        _ => {
+            let text = format!("container {id} does not run");
+            Err(Error::new(ErrorKind::WrongState, text))
+        }
+    }
+}
+
+/// A container's id may hold what a world's name may not.
+fn name_for(id: &str) -> Result<WorldName> {
+    id.to_ascii_lowercase()
+        .parse()
+        .map_err(|error: Error| error.within(format!("container {id} needs a NAME for its world")))
+}
+
+fn parent(
+    args: &Args,
+    store: &Store,
+    lease: &Lease,
+    namespace: &Namespace,
+    container: &Container,
+) -> Result<Option<Digest>> {
+    if let Some(parent) = &args.parent {
+        return store.resolve_held(parent, lease).map(Some);
+    }
+    let last = parent_for(store, namespace.name(), &container.id)?;
+    let restored_from = || container.labels.get(WORLD_LABEL)?.parse().ok();
+    Ok(last.or_else(restored_from))
+}
+
+fn dump(
+    args: &Args,
+    namespace: &Namespace,
+    container: &Container,
+    workspace: &Workspace,
+) -> Result<()> {
+    let _waiting = Progress::waiting("checkpoint");
+    namespace.checkpoint(
+        &container.id,
+        &CheckpointWishes {
+            world: workspace.path().join("world"),
+            exit: args.stop,
+            file_locks: args.file_locks,
+            tcp: args.tcp,
+        },
+    )
+}
+
+fn pack_up(
+    lease: &Lease,
+    workspace: &Workspace,
+    parent: Option<Digest>,
+    name: &WorldName,
+) -> Result<PackedWorld> {
+    let bar = Progress::of_bytes("pack", 0);
+    pack(&PackRequest {
+        world: &workspace.path().join("world"),
+        lease,
+        parent,
+        name: Some(name),
+        progress: &|pages| bar.add(pages * PAGE_SIZE as u64),
+    })
+}
+
+/// After a failure: the workspace stays if the container has ended for it.
+fn keep_only_copy(args: &Args, workspace: Workspace, error: Error) -> Error {
+    let world = workspace.path().join("world");
+    if !args.stop || !world.join(crate::world::manifest::MANIFEST_NAME).exists() {
+        if let Err(other) = workspace.remove() {
+            tracing::warn!("{other}");
+        }
+        return error;
+    }
+    error.within(format!(
+        "the container has ended and its world is whole in {}, from where `world import` takes it",
+        world.display()
+    ))
+}

@@ -1,0 +1,60 @@
+//! Progress bars on stderr, for long work at a terminal.
+
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+/// A bar over bytes, with a rate. Nothing is shown where stderr is no terminal.
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Of so many bytes in all; 0 where that is not known.
+    pub fn of_bytes(what: &str, bytes: u64) -> Progress {
+        let bar = match bytes {
+            0 => ProgressBar::new_spinner(),
+            bytes => ProgressBar::new(bytes),
+        };
+        let template = match bytes {
+            0 => "{msg} {spinner} {bytes} ({bytes_per_sec})",
+            _ => "{msg} {wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta})",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress(bar)
+    }
+
+    /// So many more bytes are done.
+    pub fn add(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// Work that cannot be measured.
+    pub fn waiting(what: &str) -> Progress {
+        let bar = ProgressBar::new_spinner();
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress(bar)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A size for people: `12.35 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    HumanBytes(bytes).to_string()
+}
+
+/// A duration for people: `63 ms`.
+pub(super) fn duration(nanoseconds: u64) -> String {
+    match Duration::from_nanos(nanoseconds) {
+        time if time < Duration::from_secs(10) => format!("{:.0} ms", time.as_secs_f64() * 1e3),
+        time => format!("{:.1} s", time.as_secs_f64()),
+    }
+}

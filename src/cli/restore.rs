@@ -1,0 +1,375 @@
+//! `world restore`: a world of the store becomes a running container.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::output::{self, Format};
+use super::places::{ContainerdArgs, StoreArgs};
+use super::progress::{self, Progress};
+use crate::containerd::{Container, Namespace, Streams};
+use crate::criu::Criu;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::PAGE_SIZE;
+use crate::store::{Lease, Reference};
+use crate::world::artifact::{self, Artifact};
+use crate::world::config::Config;
+use crate::world::host::HostFacts;
+use crate::world::manifest::{BaseLayers, ImageIdentity, Manifest};
+use crate::world::trust::{self, WORLD_LABEL, Wishes};
+use crate::world::{spec, verify};
+
+/// The largest `spec.json`, in bytes.
+const SPEC: usize = 16 << 20;
+
+/// `world restore`'s arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The world
+    world: Reference,
+
+    /// Id of the new container [default: the old one's]
+    #[arg(long)]
+    id: Option<String>,
+
+    /// Only print what would be done
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Another hostname than the old one
+    #[arg(long)]
+    hostname: Option<String>,
+
+    /// A variable for processes that are executed later; those that run keep what is in their memory
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+
+    /// A label for the container
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+
+    /// Where its output goes, such as file:///var/log/x.log or binary:///usr/bin/logger [default: nowhere]
+    #[arg(long, value_name = "URI")]
+    log_uri: Option<String>,
+
+    /// Give it what gives power over this host, if the world wants it: host paths, devices,
+    /// capabilities, namespaces
+    #[arg(long)]
+    trust: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    #[command(flatten)]
+    containerd: ContainerdArgs,
+}
+
+/// What is to be done.
+#[derive(Debug, Serialize)]
+struct Plan {
+    world: Digest,
+    id: String,
+    image: Option<ImageIdentity>,
+    /// containerd has to fetch it first.
+    pull: Option<String>,
+    snapshotter: String,
+    parent_snapshot: String,
+    /// Of the world directory, which is made for the restore and removed after it.
+    bytes: u64,
+    /// Names of variables whose values are not in the world.
+    variables_left_out: Vec<String>,
+    /// What differs here without being known to do harm.
+    warnings: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    id: String,
+    pid: u32,
+    world: Digest,
+    variables_left_out: Vec<String>,
+    /// Until the world directory was there.
+    unpack_ns: u64,
+    total_ns: u64,
+}
+
+pub(super) fn run(args: &Args, format: Format) -> Result<()> {
+    let begun = Instant::now();
+    let store = args.store.open_existing()?;
+    let lease = store.lease()?;
+    let digest = store.resolve_held(&args.world, &lease)?;
+    let (artifact, manifest) = artifact::load(&store, &digest)?;
+    let containerd = args.containerd.connect()?;
+    let namespace = containerd.namespace(&args.containerd.namespace)?;
+    let (plan, container) = plan(args, &lease, digest, &artifact, &manifest, &namespace)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    if args.dry_run {
+        return output::print(format, &plan, plan_in_words);
+    }
+    if let Some(reference) = &plan.pull {
+        pull(&namespace, reference, &plan)?;
+    }
+    let workspace = store.workspace("restore")?;
+    let world = workspace.path().join("world");
+    let bar = Progress::of_bytes("unpack", manifest.size());
+    artifact::unpack(&lease, &digest, &world, &|pages| {
+        bar.add(pages * PAGE_SIZE as u64);
+    })?;
+    drop(bar);
+    let unpacked = begun.elapsed();
+    let pid = bring_back(&namespace, &container, &plan, &world, &streams(args))?;
+    workspace.remove()?;
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let report = Report {
+        id: container.id,
+        pid,
+        world: digest,
+        variables_left_out: plan.variables_left_out,
+        unpack_ns: nanos(unpacked),
+        total_ns: nanos(begun.elapsed()),
+    };
+    output::print(format, &report, report_in_words)
+}
+
+fn plan_in_words(plan: &Plan) -> String {
+    let mut text = format!("world     {}\ncontainer {}\n", plan.world, plan.id);
+    if let Some(image) = &plan.image {
+        text += &format!("image     {}\n", image.name);
+    }
+    if let Some(reference) = &plan.pull {
+        text += &format!("pull      {reference}\n");
+    }
+    text += &format!(
+        "snapshot  on {} ({})\n",
+        plan.parent_snapshot, plan.snapshotter
+    );
+    text += &format!("unpack    {}\n", progress::size(plan.bytes));
+    text + &left_out_in_words(&plan.variables_left_out)
+}
+
+fn report_in_words(report: &Report) -> String {
+    format!(
+        "{}\npid     {}\ntime    {}, {} of it to unpack\n{}",
+        report.id,
+        report.pid,
+        progress::duration(report.total_ns),
+        progress::duration(report.unpack_ns),
+        left_out_in_words(&report.variables_left_out)
+    )
+}
+
+fn left_out_in_words(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!(
+            "without {}: redacted; for processes executed later, give them with --env\n",
+            names.join(", ")
+        ),
+    }
+}
+
+fn plan(
+    args: &Args,
+    lease: &Lease,
+    digest: Digest,
+    artifact: &Artifact,
+    manifest: &Manifest,
+    namespace: &Namespace,
+) -> Result<(Plan, Container)> {
+    let id = args
+        .id
+        .clone()
+        .unwrap_or_else(|| manifest.container.id.clone());
+    let warnings = suits(manifest)?;
+    let base = manifest.base.as_ref();
+    let Some((base, parent)) = base.and_then(|base| Some((base, base.chain_id.clone()?))) else {
+        return Err(Error::new(
+            ErrorKind::ForeignWorld,
+            "the world does not say which image's layers it stands on: its container's root was \
+             no snapshot of an image",
+        ));
+    };
+    if !is_free(namespace, &id)? {
+        let text = format!("container {id} is there already: remove it, or give another --id");
+        return Err(Error::new(ErrorKind::AlreadyExists, text));
+    }
+    let old = lease.store().read(&artifact.spec.digest, SPEC)?;
+    let wishes = Wishes {
+        id: id.clone(),
+        namespace: namespace.name().to_owned(),
+        hostname: args.hostname.clone(),
+        env: args.env.clone(),
+        trust: args.trust,
+    };
+    let (spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
+    let container = Container {
+        id: id.clone(),
+        labels: labels(args, manifest, digest)?,
+        image: manifest
+            .image
+            .as_ref()
+            .map(|image| image.name.clone())
+            .unwrap_or_default(),
+        runtime: manifest.container.runtime.clone(),
+        snapshotter: base.snapshotter.clone(),
+        snapshot_key: id.clone(),
+        spec,
+    };
+    let plan = Plan {
+        world: digest,
+        id,
+        image: manifest.image.clone(),
+        pull: missing(namespace, base, &parent, manifest)?,
+        snapshotter: base.snapshotter.clone(),
+        parent_snapshot: parent,
+        bytes: manifest.size(),
+        variables_left_out,
+        warnings,
+    };
+    Ok((plan, container))
+}
+
+/// Whether the world can run on this host; what it may mind.
+fn suits(manifest: &Manifest) -> Result<Vec<String>> {
+    let criu = Criu::find(Some(&Config::load()?.criu.path))?;
+    let version = criu.require_version()?.to_string();
+    verify::suits(&manifest.host, &HostFacts::gather(Some(&version))?)
+}
+
+fn is_free(namespace: &Namespace, id: &str) -> Result<bool> {
+    match namespace.container(id) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        found => found.map(|_| false),
+    }
+}
+
+fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<String, String>> {
+    let mut labels = manifest.container.labels.clone();
+    labels.retain(|_, value| !crate::world::fingerprint::is_marker(value));
+    for label in &args.label {
+        let Some((key, value)) = label.split_once('=') else {
+            let text = format!("label {label:?} is not KEY=VALUE");
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        };
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    labels.insert(WORLD_LABEL.to_owned(), digest.to_string());
+    Ok(labels)
+}
+
+/// What has to be pulled for the layers that the world stands on.
+fn missing(
+    namespace: &Namespace,
+    base: &BaseLayers,
+    parent: &str,
+    manifest: &Manifest,
+) -> Result<Option<String>> {
+    if namespace.has_snapshot(&base.snapshotter, parent)? {
+        return Ok(None);
+    }
+    match &manifest.image {
+        Some(ImageIdentity {
+            digest: Some(digest),
+            name,
+        }) => Ok(Some(pinned(name, digest))),
+        _ => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "the layers {parent} are not in containerd's {}, and the world does not say by \
+                 which digest to pull them",
+                base.snapshotter
+            ),
+        )),
+    }
+}
+
+/// `NAME@DIGEST`, without a tag.
+fn pinned(name: &str, digest: &str) -> String {
+    let name = name.split('@').next().unwrap_or(name);
+    let name = match name.rfind(':') {
+        Some(colon) if !name[colon..].contains('/') => &name[..colon],
+        _ => name,
+    };
+    format!("{name}@{digest}")
+}
+
+fn pull(namespace: &Namespace, reference: &str, plan: &Plan) -> Result<()> {
+    let waiting = Progress::waiting(&format!("pull {reference}"));
+    namespace.pull(reference, &plan.snapshotter)?;
+    drop(waiting);
+    match namespace.has_snapshot(&plan.snapshotter, &plan.parent_snapshot)? {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{reference} was pulled, but its layers are not those that the world stands on \
+                 ({})",
+                plan.parent_snapshot
+            ),
+        )),
+    }
+}
+
+fn streams(args: &Args) -> Streams {
+    let log = args.log_uri.clone().unwrap_or_default();
+    Streams {
+        stdin: String::new(),
+        stdout: log.clone(),
+        stderr: log,
+    }
+}
+
+/// Makes the container; after a failure nothing of it stays.
+fn bring_back(
+    namespace: &Namespace,
+    container: &Container,
+    plan: &Plan,
+    world: &Path,
+    streams: &Streams,
+) -> Result<u32> {
+    let _waiting = Progress::waiting("restore");
+    namespace.create_container(container)?;
+    let begin = || {
+        let (snapshotter, key) = (&container.snapshotter, &container.snapshot_key);
+        namespace.prepare_snapshot(snapshotter, key, &plan.parent_snapshot)?;
+        namespace.create_task(container, world, streams)?;
+        namespace.start_task(&container.id)
+    };
+    begin().inspect_err(|_| remove(namespace, container))
+}
+
+/// As much as goes: the error that led here counts.
+fn remove(namespace: &Namespace, container: &Container) {
+    let id = &container.id;
+    let removals = [
+        namespace.kill_task(id),
+        namespace.delete_task(id),
+        namespace.remove_snapshot(&container.snapshotter, &container.snapshot_key),
+        namespace.delete_container(id),
+    ];
+    for error in removals.into_iter().filter_map(Result::err) {
+        tracing::debug!("after a failed restore: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_pulled_by_its_digest() {
+        let pinned = |name| pinned(name, "sha256:0");
+        assert_eq!(
+            pinned("docker.io/library/x:latest"),
+            "docker.io/library/x@sha256:0"
+        );
+        assert_eq!(pinned("host:5000/x"), "host:5000/x@sha256:0");
+        assert_eq!(pinned("host:5000/x:1@sha256:1"), "host:5000/x@sha256:0");
+    }
+}

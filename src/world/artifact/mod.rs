@@ -1,0 +1,48 @@
+//! A world as an OCI artifact: a manifest over blobs of a [store](crate::store).
+//!
+//! ```text
+//! config   world.json, byte for byte
+//! layers   1-8  rootfs       rootfs.tar as a full layer and deltas on it
+//!          1    spec         spec.json
+//!          1    env          env.json
+//!          1    images       a tar of CRIU's images, without those of memory
+//!          1    pages        which page of memory is where in the packs
+//!          0-n  packs        pages of memory
+//! ```
+//!
+//! [`pack`] makes it of a world directory, and [`unpack`] the directory of it,
+//! byte for byte: the digests in `world.json` say so of every file. A world
+//! without an overlay has no rootfs layers. The order is as above; packs are in
+//! the order in which the pages' index refers to them. The same directory packed
+//! again, or with the same parent into another store, gives the same digests.
+
+mod annotations;
+mod images;
+mod layout;
+mod pack;
+mod rootfs;
+mod unpack;
+mod verify;
+
+pub use annotations::{LINEAGE, parent_of};
+pub use layout::{Artifact, Content};
+pub use pack::{PackRequest, PackedWorld, pack, parent_for};
+pub use unpack::{load, unpack};
+pub use verify::{VerifyReport, verify};
+
+/// What a world's manifest says it is.
+pub const ARTIFACT_TYPE: &str = "application/vnd.worldshim.world.v1";
+/// `world.json`.
+pub const CONFIG: &str = "application/vnd.worldshim.world.config.v1+json";
+/// A layer of the rootfs.
+pub const ROOTFS: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// `spec.json`.
+pub const SPEC: &str = "application/vnd.worldshim.world.spec.v1+json";
+/// `env.json`.
+pub const ENV: &str = "application/vnd.worldshim.world.env.v1+json";
+/// CRIU's images without those of memory.
+pub const IMAGES: &str = "application/vnd.worldshim.world.criu.v1.tar+zstd";
+/// The index of the pages of memory.
+pub const PAGES: &str = "application/vnd.worldshim.world.pages.v1";
+/// Pages of memory.
+pub const PACK: &str = "application/vnd.worldshim.world.pack.v1";

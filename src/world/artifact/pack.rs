@@ -1,0 +1,259 @@
+//! From a world directory to blobs of a store and the manifest over them.
+
+use std::fs::File;
+use std::io::{BufWriter, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::layout::{Artifact, Content};
+use super::{annotations, images, rootfs};
+use crate::digest::Digest;
+use crate::error::IoContext;
+use crate::memory::{self, images::Images, images::is_pages};
+use crate::store::{Lease, Published, Store, WorldName, Written};
+use crate::world::file_name::FileName;
+use crate::world::folder;
+use crate::world::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile, PartKind};
+use crate::{Error, ErrorKind, Result};
+
+/// What [`pack`] needs.
+pub struct PackRequest<'a> {
+    /// The world directory.
+    pub world: &'a Path,
+    /// Whose lease holds all that is used and written.
+    pub lease: &'a Lease,
+    /// The world that this one follows, where it is in the store.
+    pub parent: Option<Digest>,
+    /// Its name in the store.
+    pub name: Option<&'a WorldName>,
+    /// Told how many pages of memory were done since it was told last.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// A world that was packed and published.
+pub struct PackedWorld {
+    /// Where it stands in the store.
+    pub published: Published,
+    /// What it consists of.
+    pub artifact: Artifact,
+    /// What is said of it.
+    pub manifest: Manifest,
+    /// Bytes of blobs that the store did not have before.
+    pub new_bytes: u64,
+}
+
+/// Makes a world directory a world of the store. The directory is left as it is.
+///
+/// A directory that was packed before gives the same world again.
+pub fn pack(request: &PackRequest) -> Result<PackedWorld> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(request.world, flags, Mode::empty())
+        .context(|| format!("open the world directory {}", request.world.display()))?;
+    let bytes = read_manifest(dir.as_fd())?;
+    let manifest = Manifest::parse(&bytes)?;
+    if let Some(artifact) = packed_before(request.lease, &Digest::of(&bytes))? {
+        return publish(request, artifact, manifest, 0);
+    }
+    let mut packing = Packing {
+        dir,
+        manifest,
+        request,
+        new_bytes: 0,
+    };
+    let artifact = packing.artifact(&bytes)?;
+    let new_bytes = packing.new_bytes;
+    publish(request, artifact, packing.manifest, new_bytes)
+}
+
+fn publish(
+    request: &PackRequest,
+    artifact: Artifact,
+    manifest: Manifest,
+    new_bytes: u64,
+) -> Result<PackedWorld> {
+    let bytes = artifact.to_bytes()?;
+    let store = request.lease.store();
+    let published = store.publish(request.lease, &bytes, &artifact.annotations, request.name)?;
+    let new_bytes = match published.new {
+        true => new_bytes + published.size,
+        false => new_bytes,
+    };
+    Ok(PackedWorld {
+        published,
+        artifact,
+        manifest,
+        new_bytes,
+    })
+}
+
+/// The world of the store that has this `world.json`.
+fn packed_before(lease: &Lease, config: &Digest) -> Result<Option<Artifact>> {
+    let store = lease.store();
+    if store.blob_size(config)?.is_none() {
+        return Ok(None);
+    }
+    for world in store.list()? {
+        let Ok(manifest) = store.manifest(&world.digest) else {
+            continue;
+        };
+        let Ok(artifact) = Artifact::of(&manifest) else {
+            continue;
+        };
+        // One that is damaged or being swept is packed anew.
+        if artifact.config.digest == *config && lease.hold_world(&world.digest).is_ok() {
+            return Ok(Some(artifact));
+        }
+    }
+    Ok(None)
+}
+
+/// The newest world of the store that a container's next one can follow: its own last one.
+pub fn parent_for(store: &Store, namespace: &str, container: &str) -> Result<Option<Digest>> {
+    for world in store.list()?.into_iter().rev() {
+        let Ok((_, manifest)) = super::load(store, &world.digest) else {
+            continue;
+        };
+        if manifest.container.id == container && manifest.container.namespace == namespace {
+            return Ok(Some(world.digest));
+        }
+    }
+    Ok(None)
+}
+
+struct Packing<'a> {
+    dir: OwnedFd,
+    manifest: Manifest,
+    request: &'a PackRequest<'a>,
+    new_bytes: u64,
+}
+
+impl Packing<'_> {
+    fn artifact(&mut self, config: &[u8]) -> Result<Artifact> {
+        let parent = self.parent()?;
+        let rootfs = self.rootfs(parent.as_ref())?;
+        let spec = self.small(PartKind::Spec)?;
+        let env = self.small(PartKind::Env)?;
+        let images = self.images()?;
+        let (pages, packs) = self.memory()?;
+        let config = self.request.lease.put(config)?;
+        let mut annotations =
+            annotations::annotations(&self.manifest, parent.as_ref().and(self.request.parent));
+        annotations.retain(|_, value| value.len() < 4096);
+        Ok(Artifact {
+            config: self.count(config),
+            rootfs,
+            spec,
+            env,
+            images,
+            pages,
+            packs,
+            annotations,
+        })
+    }
+
+    /// A parent that is damaged or none of ours is only a pity.
+    fn parent(&self) -> Result<Option<Artifact>> {
+        let Some(digest) = self.request.parent else {
+            return Ok(None);
+        };
+        let store = self.request.lease.store();
+        let held = self.request.lease.hold_world(&digest);
+        match held.and_then(|()| Artifact::of(&store.manifest(&digest)?)) {
+            Ok(parent) => Ok(Some(parent)),
+            Err(error) => {
+                tracing::warn!("world {digest} does not serve as a parent: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn count(&mut self, written: Written) -> Content {
+        if written.new {
+            self.new_bytes += written.size;
+        }
+        written.into()
+    }
+
+    fn rootfs(&mut self, parent: Option<&Artifact>) -> Result<Vec<Content>> {
+        let Some(part) = self.manifest.part(PartKind::Rootfs) else {
+            return Ok(Vec::new());
+        };
+        let file = &part.files[0];
+        let tar = self.open(file)?;
+        let packed = rootfs::pack(&tar, file, parent, self.request.lease)?;
+        self.new_bytes += packed.new_bytes;
+        Ok(packed.layers)
+    }
+
+    /// A part of one file that fits into memory.
+    fn small(&mut self, kind: PartKind) -> Result<Content> {
+        let file = &self.manifest.need_part(kind)?.files[0];
+        let mut bytes = Vec::new();
+        self.open(file)?
+            .take(file.size)
+            .read_to_end(&mut bytes)
+            .context(|| format!("read {}", file.name))?;
+        let written = self.request.lease.put(&bytes)?;
+        if (written.digest, written.size) != (file.sha256, file.size) {
+            let text = format!("{} is not what world.json says", file.name);
+            return Err(Error::new(ErrorKind::CorruptWorld, text));
+        }
+        Ok(self.count(written))
+    }
+
+    fn images(&mut self) -> Result<Content> {
+        let files = small_images(&self.manifest)?;
+        let blob = self.request.lease.write_blob()?;
+        let mut out = BufWriter::with_capacity(256 << 10, blob);
+        images::write(&files, |file| self.open(file), &mut out)?;
+        let blob = out
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error);
+        let written = blob.context(|| "store CRIU's images")?.finish()?;
+        Ok(self.count(written))
+    }
+
+    fn memory(&mut self) -> Result<(Content, Vec<Content>)> {
+        let part = self.manifest.need_part(PartKind::Processes)?;
+        let names = part.files.iter().map(|file| file.name.as_str());
+        let images = Images::look(self.dir.as_fd(), names)?;
+        let packed = memory::packer::pack(&images, self.request.lease, self.request.progress)?;
+        for pack in packed.packs.iter().filter(|pack| pack.new) {
+            self.new_bytes += pack.size;
+        }
+        let packs = packed.packs.iter().map(|pack| Content {
+            digest: pack.digest,
+            size: pack.size,
+        });
+        let packs = packs.collect();
+        Ok((self.count(packed.index), packs))
+    }
+
+    fn open(&self, file: &PartFile) -> Result<File> {
+        folder::open(self.dir.as_fd(), &file.name)
+    }
+}
+
+/// CRIU's images that go into their archive, sorted by name.
+pub(super) fn small_images(manifest: &Manifest) -> Result<Vec<&PartFile>> {
+    let part = manifest.need_part(PartKind::Processes)?;
+    let mut files: Vec<_> = part
+        .files
+        .iter()
+        .filter(|file| !is_pages(file.name.as_str()))
+        .collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn read_manifest(dir: BorrowedFd) -> Result<Vec<u8>> {
+    let name = FileName::new(MANIFEST_NAME)?;
+    let mut bytes = Vec::new();
+    folder::open(dir, &name)?
+        .take(LIMITS.bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .context(|| format!("read {MANIFEST_NAME}"))?;
+    Ok(bytes)
+}
