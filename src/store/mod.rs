@@ -41,7 +41,7 @@ mod workspace;
 pub use blob::{Blob, BlobWriter, Written};
 pub use contents::{Sizes, World};
 pub use document::{Document, MAX_DOCUMENT};
-pub use finding::{Finding, Severity};
+pub use finding::{Fault, Finding, Severity};
 pub use fsck::Report;
 pub use gc::{GcOptions, Swept};
 pub use layout::{DEFAULT_PATH, Store};

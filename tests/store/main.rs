@@ -1,4 +1,7 @@
 //! The store on a disk: what it keeps, what it gives away, and what it survives.
 
 mod common;
+mod concurrency;
+mod damage;
+mod life;
 mod worlds;
