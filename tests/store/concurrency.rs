@@ -96,6 +96,7 @@ fn start_user(store: &Store) -> Child {
         .env(STORE_VARIABLE, store.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("start a user")
 }
@@ -105,9 +106,15 @@ fn end(mut child: Child) -> String {
     let mut said = String::new();
     let mut stdout = child.stdout.take().expect("its words");
     stdout.read_to_string(&mut said).expect("its words");
+    let mut complaints = String::new();
+    let mut stderr = child.stderr.take().expect("its complaints");
+    stderr
+        .read_to_string(&mut complaints)
+        .expect("its complaints");
+    assert_eq!(complaints, "", "it failed by itself");
     let status = child.wait().expect("its end");
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert_eq!(signal, Some(9), "it failed by itself: {said}");
+    assert_eq!(signal, Some(9), "{said}");
     said
 }
 

@@ -46,8 +46,8 @@ impl<W: Write> User<W> {
     pub fn step(&mut self, store: &Store) {
         match self.numbers.below(10) {
             0..4 => self.publish(store),
-            4..8 => self.read(store),
-            8 => self.remove(store),
+            4..7 => self.read(store),
+            7 => self.remove(store),
             _ => {
                 let swept = store.gc(&GcOptions::default());
                 swept.expect("a sweep");

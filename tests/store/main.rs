@@ -4,4 +4,5 @@ mod common;
 mod concurrency;
 mod damage;
 mod life;
+mod steps;
 mod worlds;
