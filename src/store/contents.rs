@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::ANNOTATION_REF_NAME;
+use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor};
 use serde::Serialize;
 
 use super::index::{Index, name_of};
@@ -83,12 +83,19 @@ impl Store {
                 digest,
                 names: names.into_iter().map(str::to_owned).collect(),
                 media_type: entry.media_type().to_string(),
-                artifact_type: entry.artifact_type().as_ref().map(ToString::to_string),
+                artifact_type: self.artifact_type(&digest, entry),
                 annotations,
                 sizes: sizes(reach, &users),
             }
         });
         Ok(listed.collect())
+    }
+
+    /// Other tools leave it out of the index.
+    fn artifact_type(&self, digest: &Digest, entry: &Descriptor) -> Option<String> {
+        let told = entry.artifact_type().clone();
+        let found = || self.document(digest).ok()?.artifact_type().cloned();
+        told.or_else(found).map(|artifact| artifact.to_string())
     }
 }
 

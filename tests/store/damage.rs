@@ -15,6 +15,9 @@ use crate::common::{Home, publish};
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// What is done to a blob.
+type Damage = &'static dyn Fn(&Path);
+
 /// Two worlds with the layer "shared" in common.
 fn two_worlds() -> (Home, Digest, Digest) {
     let home = Home::new();
@@ -82,7 +85,7 @@ fn a_sound_store_is_clean() {
 #[test]
 fn damaged_content_is_named_with_the_worlds_that_need_it() {
     let shared = Digest::of(b"shared");
-    let damages: [(&dyn Fn(&Path), Fault); 7] = [
+    let damages: [(Damage, Fault); 7] = [
         (&|path| fs::remove_file(path).unwrap(), Fault::Missing),
         (
             &|path| fs::write(path, "sha").unwrap(),

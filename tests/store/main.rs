@@ -5,4 +5,5 @@ mod concurrency;
 mod damage;
 mod life;
 mod steps;
+mod tools;
 mod worlds;
