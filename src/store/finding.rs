@@ -198,21 +198,21 @@ impl fmt::Display for Finding {
                 digest,
                 fault,
                 worlds,
-            } => match worlds.as_slice() {
-                [] => write!(
-                    f,
-                    "blob {digest} {fault}; no world needs it: remove the file"
-                ),
-                [world] => write!(
-                    f,
-                    "blob {digest} {fault}; {world} needs it: pull that again"
-                ),
-                [world, others @ ..] => write!(
-                    f,
-                    "blob {digest} {fault}; {world} and {} others need it: pull them again",
-                    others.len()
-                ),
-            },
+            } => {
+                write!(f, "blob {digest} {fault}; ")?;
+                match worlds.as_slice() {
+                    [] => write!(f, "no world needs it: ")?,
+                    [world] => write!(f, "{world} needs it: ")?,
+                    [world, more @ ..] => {
+                        write!(f, "{world} and {} others need it: ", more.len())?;
+                    }
+                }
+                f.write_str(match (fault, worlds.is_empty()) {
+                    (Fault::Missing, _) => "pull or import what needs it again",
+                    (_, true) => "`world fsck --repair` sets it aside",
+                    _ => "`world fsck --repair` sets it aside, then pull or import what needs it again",
+                })
+            }
             Finding::Foreign { path } => write!(f, "{path:?} does not belong to the store"),
             Finding::Mode { path, mode } => write!(
                 f,

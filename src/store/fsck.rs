@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, Stat};
 use serde::Serialize;
 
+use super::damaged::DAMAGED;
 use super::document::{Document, digest_of};
 use super::finding::{Fault, Finding, Severity};
 use super::folder;
@@ -194,7 +195,7 @@ impl Check<'_> {
         self.expect_only(store.root(), "", &[&top[..], &NEIGHBOURS].concat())?;
         let blobs = folder::open_folder(store.root(), BLOBS)?;
         self.expect_only(blobs.as_fd(), BLOBS, &[SHA256])?;
-        let ours = [LOCK_NAME, LEASES, TMP, PAGES, WORK, RESCUED];
+        let ours = [LOCK_NAME, LEASES, TMP, PAGES, WORK, RESCUED, DAMAGED];
         self.expect_only(store.private(), PRIVATE, &ours)?;
         for name in folder::names(store.blobs())? {
             let path = format!("{BLOBS}/{SHA256}/{name}");

@@ -197,3 +197,112 @@ impl Store {
         Temporary::create(self, "index")?.replace(&bytes, INDEX_NAME)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::super::document::descriptor;
+    use super::*;
+
+    fn world(number: u8) -> Digest {
+        Digest::of(&[number])
+    }
+
+    fn entry(number: u8) -> Descriptor {
+        let mut entry = descriptor(MediaType::ImageManifest, 1, &world(number)).unwrap();
+        let annotations = HashMap::from([("a".to_owned(), "b\u{7f}\"".to_owned())]);
+        entry.set_annotations(Some(annotations));
+        entry
+    }
+
+    /// What may be done to an index; worlds and names are few, so that they meet.
+    #[derive(Debug, Clone)]
+    enum Change {
+        Add(u8, Option<u8>),
+        TakeName(u8),
+        Remove(u8),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            4 => (0..5u8, proptest::option::of(0..5u8)).prop_map(|(w, n)| Change::Add(w, n)),
+            2 => (0..5u8).prop_map(Change::TakeName),
+            1 => (0..5u8).prop_map(Change::Remove),
+        ]
+    }
+
+    /// The same, as simple as can be: worlds, and whose each name is.
+    #[derive(Default)]
+    struct Model {
+        worlds: BTreeSet<Digest>,
+        names: BTreeMap<String, Digest>,
+    }
+
+    fn apply(change: &Change, index: &mut Index, model: &mut Model) {
+        match change {
+            Change::Add(number, name) => {
+                let name = name.map(|name| format!("n{name}"));
+                if let Some(name) = &name {
+                    index.take_name(name).unwrap();
+                    model.names.insert(name.clone(), world(*number));
+                }
+                index.add(&entry(*number), name.as_deref()).unwrap();
+                model.worlds.insert(world(*number));
+            }
+            Change::TakeName(name) => {
+                let name = format!("n{name}");
+                let taken = index.take_name(&name).unwrap();
+                assert_eq!(taken, model.names.remove(&name));
+            }
+            Change::Remove(number) => {
+                index.remove(&world(*number));
+                model.worlds.remove(&world(*number));
+                model.names.retain(|_, owner| *owner != world(*number));
+            }
+        }
+    }
+
+    fn must_agree(index: &Index, model: &Model) {
+        let worlds = index.worlds();
+        let digests: BTreeSet<_> = worlds.iter().map(|(digest, ..)| *digest).collect();
+        assert_eq!(digests, model.worlds);
+        for (name, digest) in &model.names {
+            assert_eq!(index.named(name).unwrap(), Some(*digest));
+        }
+        let named: usize = worlds.iter().map(|(_, _, names)| names.len()).sum();
+        let unnamed = worlds.iter().filter(|(_, _, names)| names.is_empty());
+        assert_eq!(named, model.names.len());
+        assert_eq!(index.entries.len(), named + unnamed.count());
+    }
+
+    proptest! {
+        #[test]
+        fn names_move_and_worlds_stay(changes in proptest::collection::vec(change(), 0..40)) {
+            let (mut index, mut model) = (Index::default(), Model::default());
+            for change in &changes {
+                apply(change, &mut index, &mut model);
+                must_agree(&index, &model);
+            }
+            let bytes = index.to_bytes().unwrap();
+            let read = Index::parse(&bytes).unwrap();
+            prop_assert_eq!(&read, &index);
+            prop_assert_eq!(read.to_bytes().unwrap(), bytes);
+        }
+
+        #[test]
+        fn garbage_is_refused(bytes: Vec<u8>) {
+            prop_assert!(Index::parse(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn what_another_tool_wrote_about_the_index_stays() {
+        let bytes = br#"{"schemaVersion":2,"manifests":[],"annotations":{"k":"v"}}"#;
+        let index = Index::parse(bytes).unwrap();
+        let written = String::from_utf8(index.to_bytes().unwrap()).unwrap();
+        assert!(written.contains("\"k\": \"v\""), "{written}");
+    }
+}

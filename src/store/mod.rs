@@ -10,6 +10,7 @@
 //! .worldshim/pages/     belongs to the memory packer
 //! .worldshim/work/      world directories on their way in or out; each locked by its owner
 //! .worldshim/rescued/   world directories that may be the only copy of a state
+//! .worldshim/damaged/   blobs that were found damaged and set aside
 //! ```
 //!
 //! Invariants. A blob is on the disk before it gets its name. `index.json` is
@@ -22,6 +23,7 @@
 
 mod blob;
 mod contents;
+mod damaged;
 mod document;
 mod finding;
 mod folder;

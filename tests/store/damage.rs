@@ -431,3 +431,34 @@ fn no_byte_of_the_index_makes_half_a_world() {
         }
     }
 }
+
+/// A damaged blob does not stand in the way of a sound one.
+#[test]
+fn what_is_set_aside_can_be_written_again() {
+    let (home, one, two) = two_worlds();
+    let shared = Digest::of(b"shared");
+    assert!(!home.store.set_aside(&shared).unwrap());
+    assert!(!home.store.set_aside(&Digest::of(b"never")).unwrap());
+    fs::write(home.blob(&shared), "Shared").unwrap();
+    // The name and the size fit, so nobody writes it again.
+    publish(&home.store, &["shared", "one"], Some("one"));
+    assert!(!fsck(&home).is_clean());
+    assert!(home.store.set_aside(&shared).unwrap());
+    let missing = blob_finding(&shared, Fault::Missing, &[one, two]);
+    assert_eq!(findings(&home), missing);
+    let aside = home.file(&format!(".worldshim/damaged/{}", shared.hex()));
+    assert_eq!(fs::read(&aside).unwrap(), b"Shared");
+    publish(&home.store, &["shared", "one"], Some("one"));
+    home.store.gc(&Default::default()).unwrap();
+    assert_eq!(findings(&home), []);
+    assert!(aside.exists());
+    let lease = home.store.lease().unwrap();
+    lease.hold_world(&one).unwrap();
+    assert_eq!(home.store.read(&shared, 10).unwrap(), b"shared");
+    // Also where it is no file.
+    fs::remove_file(home.blob(&shared)).unwrap();
+    symlink("/etc/passwd", home.blob(&shared)).unwrap();
+    assert!(home.store.set_aside(&shared).unwrap());
+    let lease = home.store.lease().unwrap();
+    assert!(lease.put(b"shared").unwrap().new);
+}
