@@ -3,6 +3,7 @@
 mod common;
 mod concurrency;
 mod damage;
+mod durability;
 mod life;
 mod steps;
 mod tools;

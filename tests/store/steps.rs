@@ -59,6 +59,7 @@ fn fetch(store: &Store, content: &[u8]) {
         blob.write_all(&content[offset..end]).expect("fetch");
         assert_eq!(blob.finish().is_ok(), end == content.len());
     }
+    store.sync().expect("sync");
 }
 
 /// Runs as a child of the test here: says which thread it is, and waits to be watched.
@@ -77,15 +78,15 @@ fn watched_process() {
     scenario(path.as_ref(), |_| say("done\n"));
 }
 
-struct Watched {
+pub struct Watched {
     child: Child,
-    thread: Pid,
+    pub thread: Pid,
     stdout: BufReader<std::process::ChildStdout>,
 }
 
 impl Watched {
     /// Starts the process; it stands before its first step.
-    fn start(store: &Path) -> Watched {
+    pub fn start(store: &Path) -> Watched {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args([
                 "--exact",
@@ -121,27 +122,31 @@ impl Watched {
     /// Lets it make so many stops, two for each system call, and kills it. Returns how many
     /// changes it said were done, and whether it came to its end before.
     fn kill_after(mut self, stops: usize) -> (usize, bool) {
-        let mut ended = false;
-        for _ in 0..stops {
-            ptrace::syscall(self.thread, None).expect("go on");
-            match waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("its stop") {
-                WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) => {}
-                WaitStatus::Exited(..) => {
-                    ended = true;
-                    break;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
+        let ended = !(0..stops).all(|_| self.go_on());
         if !ended {
             self.child.kill().expect("kill");
             waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("its end");
         }
+        (self.end(), ended)
+    }
+
+    /// Lets it go to its next stop, before or after a system call; `false` where it ended.
+    pub fn go_on(&mut self) -> bool {
+        ptrace::syscall(self.thread, None).expect("go on");
+        match waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("its stop") {
+            WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) => true,
+            WaitStatus::Exited(..) => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How many changes it said were done, now that it has ended.
+    pub fn end(mut self) -> usize {
         let mut said = String::new();
         self.stdout.read_to_string(&mut said).expect("its words");
         self.child.wait().expect("its end");
         assert!(!said.contains("FAILED"), "{said}");
-        (said.matches("done\n").count(), ended)
+        said.matches("done\n").count()
     }
 }
 
