@@ -7,9 +7,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::ptrace;
+use worldshim::sys::trace;
 
 use crate::steps::Watched;
+
+/// Where the registers are in the kernel's `user_regs_struct`.
+const R10: usize = 7;
+const RAX: usize = 10;
+const RDX: usize = 12;
+const RSI: usize = 13;
+const RDI: usize = 14;
+const ORIG_RAX: usize = 15;
 
 /// What a system call is about to do.
 enum Call {
@@ -21,9 +29,13 @@ enum Call {
 
 /// The call before which the thread stands; `None` after a call.
 fn call(watched: &Watched) -> Option<Call> {
-    let registers = ptrace::getregs(watched.thread).expect("its registers");
+    let bytes = trace::registers(watched.thread, trace::GENERAL).expect("its registers");
+    let register = |at: usize| {
+        let bytes = bytes[8 * at..8 * at + 8].try_into().expect("8 bytes");
+        u64::from_le_bytes(bytes)
+    };
     // What the kernel leaves there until the call has a result.
-    if registers.rax as i64 != -i64::from(libc::ENOSYS) {
+    if register(RAX) as i64 != -i64::from(libc::ENOSYS) {
         return None;
     }
     let proc = PathBuf::from(format!("/proc/{}", watched.thread));
@@ -36,12 +48,12 @@ fn call(watched: &Watched) -> Option<Call> {
         let name = bytes[..count].split(|byte| *byte == 0).next();
         open(folder).join(std::str::from_utf8(name.unwrap()).expect("text"))
     };
-    Some(match registers.orig_rax as i64 {
-        libc::SYS_write | libc::SYS_pwrite64 => Call::Write(open(registers.rdi)),
-        libc::SYS_fsync | libc::SYS_fdatasync => Call::Sync(open(registers.rdi)),
+    Some(match register(ORIG_RAX) as i64 {
+        libc::SYS_write | libc::SYS_pwrite64 => Call::Write(open(register(RDI))),
+        libc::SYS_fsync | libc::SYS_fdatasync => Call::Sync(open(register(RDI))),
         libc::SYS_renameat | libc::SYS_renameat2 => Call::Rename(
-            named(registers.rdi, registers.rsi),
-            named(registers.rdx, registers.r10),
+            named(register(RDI), register(RSI)),
+            named(register(RDX), register(R10)),
         ),
         libc::SYS_rename | libc::SYS_link | libc::SYS_linkat => panic!("a call not looked at"),
         _ => Call::Other,

@@ -4,11 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use worldshim::digest::Digest;
 use worldshim::store::{Finding, GcOptions, Severity, Store};
+use worldshim::sys::trace::{self, Change};
 
 use crate::common::{name, publish, reference};
 use crate::life::read_whole;
@@ -80,7 +78,7 @@ fn watched_process() {
 
 pub struct Watched {
     child: Child,
-    pub thread: Pid,
+    pub thread: i32,
     stdout: BufReader<std::process::ChildStdout>,
 }
 
@@ -104,12 +102,12 @@ impl Watched {
             let mut line = String::new();
             assert_ne!(stdout.read_line(&mut line).expect("its words"), 0);
             if let Some(thread) = line.trim().strip_prefix("thread ") {
-                break Pid::from_raw(thread.parse().expect("a number"));
+                break thread.parse().expect("a number");
             }
         };
-        ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("watch");
-        ptrace::interrupt(thread).expect("stop it");
-        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("its stop");
+        trace::seize(thread, libc::PTRACE_O_TRACESYSGOOD).expect("watch");
+        trace::interrupt(thread).expect("stop it");
+        trace::wait(thread, true).expect("its stop");
         let mut stdin = child.stdin.take().expect("its input");
         stdin.write_all(b"go\n").expect("go");
         Watched {
@@ -125,17 +123,17 @@ impl Watched {
         let ended = !(0..stops).all(|_| self.go_on());
         if !ended {
             self.child.kill().expect("kill");
-            waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("its end");
+            trace::wait(self.thread, true).expect("its end");
         }
         (self.end(), ended)
     }
 
     /// Lets it go to its next stop, before or after a system call; `false` where it ended.
     pub fn go_on(&mut self) -> bool {
-        ptrace::syscall(self.thread, None).expect("go on");
-        match waitpid(self.thread, Some(WaitPidFlag::__WALL)).expect("its stop") {
-            WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) => true,
-            WaitStatus::Exited(..) => false,
+        trace::resume_to_call(self.thread).expect("go on");
+        match trace::wait(self.thread, true).expect("its stop") {
+            Some(Change::Stopped { .. }) => true,
+            Some(Change::Ended(0)) => false,
             other => panic!("{other:?}"),
         }
     }
