@@ -45,6 +45,16 @@ pub fn restore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Takes the pages of an executable mapping of a file, at `start` and `length` bytes long as
+/// `/proc/self/maps` has them, out of memory until they are touched again.
+pub fn unmap_clean_pages(start: usize, length: usize) -> rustix::io::Result<()> {
+    let pages = std::ptr::with_exposed_provenance_mut(start);
+    // SAFETY: such a mapping is private and never writable, so all that is taken away is what
+    // the kernel reads from the file again at the next touch. Bounds that are no mapping's are
+    // an error, or the pages of another mapping; so callers read them from /proc/self/maps.
+    unsafe { rustix::mm::madvise(pages, length, rustix::mm::Advice::LinuxDontNeed) }
+}
+
 /// Lets the running tokio runtime wait until `fd` is readable.
 pub fn async_readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: a BorrowedFd stays open, and stays the same file, as long as it lives.

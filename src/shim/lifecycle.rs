@@ -173,6 +173,7 @@ impl Tasks {
         }
         // Only now may the exit event follow.
         process.started();
+        super::idle::rest_soon();
         Ok(pid)
     }
 

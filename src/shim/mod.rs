@@ -12,6 +12,7 @@ mod control;
 mod copier;
 mod events;
 pub mod helper;
+mod idle;
 mod info;
 mod leftovers;
 mod lifecycle;
