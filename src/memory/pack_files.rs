@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use super::known::Known;
 use super::pack::{PACK_PAGES, PackWriter};
 use super::page::PageHash;
+use crate::Result;
 use crate::digest::Digest;
 use crate::store::{BlobWriter, Lease, Written};
-use crate::{ErrorKind, Result};
 
 /// An encoded frame on its way into a pack.
 pub struct Frame {
@@ -60,11 +60,11 @@ fn finish(pack: PackWriter<BlobWriter>, lease: &Lease, known: &mut Known) -> Res
     let written = blob.finish()?;
     let pages = hashes.len() as u32;
     if let Err(error) = known.add(written.digest, &hashes, exists_in(lease)) {
-        // Without it the pages may be stored again: worth a warning, not a failure.
-        match error.kind() {
-            ErrorKind::NoSpace => return Err(error),
-            _ => tracing::warn!("pages do not become known: {error}"),
-        }
+        // Its pages may be stored again some day: no reason to lose a world.
+        tracing::warn!(
+            "the pages of {} do not become known: {error}",
+            written.digest
+        );
     }
     Ok(Finished { written, pages })
 }

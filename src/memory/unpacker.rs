@@ -31,7 +31,8 @@ const KEPT: usize = 16;
 
 /// Makes the pages files of `index` in the folder `out`, where they must not be yet. The
 /// packs are those of the store; whoever holds `lease` holds them with it.
-/// `progress` is told how many pages are there since it was told last.
+/// `progress` is told how many pages are there since it was told last. What was written
+/// before an error stays: the folder's owner removes it.
 pub fn unpack(
     index: &Index,
     lease: &Lease,
