@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::PAGE_SIZE;
 use crate::store::{Lease, Reference, Store, Workspace, WorldName};
-use crate::world::artifact::{PackRequest, PackedWorld, pack, parent_for};
+use crate::world::artifact::{self, PackRequest, PackedWorld, Parent, last_world_of, pack};
 use crate::world::trust::WORLD_LABEL;
 
 /// Our runtime's name.
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         digest: packed.published.digest,
         name: name.to_string(),
         displaced: packed.published.displaced,
-        parent: crate::world::artifact::parent_of(&packed.artifact.annotations),
+        parent: artifact::parent_of(&packed.artifact.annotations),
         bytes: packed.artifact.size() + packed.published.size,
         new_bytes: packed.new_bytes,
         frozen_ns: packed.manifest.times.frozen_ns,
@@ -148,19 +148,44 @@ fn name_for(id: &str) -> Result<WorldName> {
         .map_err(|error: Error| error.within(format!("container {id} needs a NAME for its world")))
 }
 
+/// The world that the new one follows.
 fn parent(
     args: &Args,
     store: &Store,
     lease: &Lease,
     namespace: &Namespace,
     container: &Container,
-) -> Result<Option<Digest>> {
+) -> Result<Option<Parent>> {
+    let restored_from: Option<Digest> =
+        (container.labels.get(WORLD_LABEL)).and_then(|digest| digest.parse().ok());
+    let is_former_state = |digest: &Digest| -> Result<bool> {
+        let (_, world) = artifact::load(store, digest)?;
+        let own = world.container.id == container.id
+            && world.container.namespace == namespace.name()
+            && container
+                .created
+                .is_some_and(|created| created < world.created);
+        Ok(own || restored_from == Some(*digest))
+    };
     if let Some(parent) = &args.parent {
-        return store.resolve_held(parent, lease).map(Some);
+        let world = store.resolve_held(parent, lease)?;
+        let former_state = is_former_state(&world)?;
+        return Ok(Some(Parent {
+            world,
+            former_state,
+        }));
     }
-    let last = parent_for(store, namespace.name(), &container.id)?;
-    let restored_from = || container.labels.get(WORLD_LABEL)?.parse().ok();
-    Ok(last.or_else(restored_from))
+    let last = last_world_of(store, namespace.name(), &container.id)?;
+    for world in [last, restored_from].into_iter().flatten() {
+        // One that is damaged, or gone, is only a pity.
+        if is_former_state(&world).unwrap_or(false) {
+            return Ok(Some(Parent {
+                world,
+                former_state: true,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 fn dump(
@@ -184,7 +209,7 @@ fn dump(
 fn pack_up(
     lease: &Lease,
     workspace: &Workspace,
-    parent: Option<Digest>,
+    parent: Option<Parent>,
     name: &WorldName,
 ) -> Result<PackedWorld> {
     let bar = Progress::of_bytes("pack", 0);

@@ -219,6 +219,7 @@ fn plan(
         runtime: manifest.container.runtime.clone(),
         snapshotter: base.snapshotter.clone(),
         snapshot_key: id.clone(),
+        created: None,
         spec,
     };
     let plan = Plan {

@@ -8,7 +8,8 @@ use containerd_client::services::v1::{
     Container as Record, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
 };
 use oci_spec::runtime::Spec;
-use prost_types::Any;
+use prost_types::{Any, Timestamp};
+use time::{Duration, OffsetDateTime};
 
 use super::Namespace;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +34,8 @@ pub struct Container {
     pub snapshotter: String,
     /// The key of its writable snapshot; empty for none.
     pub snapshot_key: String,
+    /// When the record was made; what is created gets its time from containerd.
+    pub created: Option<OffsetDateTime>,
     /// Its OCI spec.
     pub spec: Spec,
 }
@@ -56,6 +59,7 @@ impl Namespace<'_> {
                 .unwrap_or_default(),
             snapshotter: record.snapshotter,
             snapshot_key: record.snapshot_key,
+            created: record.created_at.as_ref().and_then(time_of),
             spec,
         })
     }
@@ -128,6 +132,11 @@ impl Namespace<'_> {
             chain_id,
         })
     }
+}
+
+fn time_of(timestamp: &Timestamp) -> Option<OffsetDateTime> {
+    let seconds = OffsetDateTime::from_unix_timestamp(timestamp.seconds).ok()?;
+    Some(seconds + Duration::nanoseconds(timestamp.nanos.into()))
 }
 
 /// What was to be removed and is not there.

@@ -26,7 +26,7 @@ mod verify;
 
 pub use annotations::{LINEAGE, parent_of};
 pub use layout::{Artifact, Content};
-pub use pack::{PackRequest, PackedWorld, pack, parent_for};
+pub use pack::{PackRequest, PackedWorld, Parent, last_world_of, pack};
 pub use unpack::{load, unpack};
 pub use verify::{VerifyReport, verify};
 

@@ -25,11 +25,22 @@ pub struct PackRequest<'a> {
     /// Whose lease holds all that is used and written.
     pub lease: &'a Lease,
     /// The world that this one follows, where it is in the store.
-    pub parent: Option<Digest>,
+    pub parent: Option<Parent>,
     /// Its name in the store.
     pub name: Option<&'a WorldName>,
     /// Told how many pages of memory were done since it was told last.
     pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// The world that another one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// Its manifest's digest.
+    pub world: Digest,
+    /// It is a former state of the same writable layer: the container's own, or the one that
+    /// its container was restored from. Only then may the rootfs become a layer on the
+    /// parent's: files of the image that a sibling changed would stay hidden.
+    pub former_state: bool,
 }
 
 /// A world that was packed and published.
@@ -109,8 +120,8 @@ fn packed_before(lease: &Lease, config: &Digest) -> Result<Option<Artifact>> {
     Ok(None)
 }
 
-/// The newest world of the store that a container's next one can follow: its own last one.
-pub fn parent_for(store: &Store, namespace: &str, container: &str) -> Result<Option<Digest>> {
+/// The newest world in the store of a container of this id.
+pub fn last_world_of(store: &Store, namespace: &str, container: &str) -> Result<Option<Digest>> {
     for world in store.list()?.into_iter().rev() {
         let Ok((_, manifest)) = super::load(store, &world.digest) else {
             continue;
@@ -138,9 +149,8 @@ impl Packing<'_> {
         let images = self.images()?;
         let (pages, packs) = self.memory()?;
         let config = self.request.lease.put(config)?;
-        let mut annotations =
-            annotations::annotations(&self.manifest, parent.as_ref().and(self.request.parent));
-        annotations.retain(|_, value| value.len() < 4096);
+        let follows = parent.and(self.request.parent).map(|parent| parent.world);
+        let annotations = annotations::annotations(&self.manifest, follows);
         Ok(Artifact {
             config: self.count(config),
             rootfs,
@@ -154,16 +164,15 @@ impl Packing<'_> {
     }
 
     /// A parent that is damaged or none of ours is only a pity.
-    fn parent(&self) -> Result<Option<Artifact>> {
-        let Some(digest) = self.request.parent else {
+    fn parent(&self) -> Result<Option<(Artifact, Manifest)>> {
+        let Some(Parent { world, .. }) = self.request.parent else {
             return Ok(None);
         };
-        let store = self.request.lease.store();
-        let held = self.request.lease.hold_world(&digest);
-        match held.and_then(|()| Artifact::of(&store.manifest(&digest)?)) {
+        let held = self.request.lease.hold_world(&world);
+        match held.and_then(|()| super::load(self.request.lease.store(), &world)) {
             Ok(parent) => Ok(Some(parent)),
             Err(error) => {
-                tracing::warn!("world {digest} does not serve as a parent: {error}");
+                tracing::warn!("world {world} does not serve as a parent: {error}");
                 Ok(None)
             }
         }
@@ -176,7 +185,17 @@ impl Packing<'_> {
         written.into()
     }
 
-    fn rootfs(&mut self, parent: Option<&Artifact>) -> Result<Vec<Content>> {
+    /// As layers on the parent's where it is a former state on the same image.
+    fn rootfs(&mut self, parent: Option<&(Artifact, Manifest)>) -> Result<Vec<Content>> {
+        let former_state = self
+            .request
+            .parent
+            .is_some_and(|parent| parent.former_state);
+        let chain_id =
+            |world: &Manifest| world.base.as_ref().and_then(|base| base.chain_id.clone());
+        let parent = parent
+            .filter(|(_, parent)| former_state && chain_id(parent) == chain_id(&self.manifest))
+            .map(|(artifact, _)| artifact);
         let Some(part) = self.manifest.part(PartKind::Rootfs) else {
             return Ok(Vec::new());
         };
