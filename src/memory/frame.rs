@@ -35,10 +35,9 @@ impl Encoder {
     pub fn encode(&mut self, pages: &[u8]) -> Result<Vec<u8>> {
         let most = pages.len() - pages.len() / 8;
         // A compressor that runs out of room has not saved an eighth.
-        let mut stored = vec![0; most];
+        let mut stored = Vec::with_capacity(most);
         match self.compressor.compress_to_buffer(pages, &mut stored) {
-            Ok(length) => {
-                stored.truncate(length);
+            Ok(_) => {
                 stored.shrink_to_fit();
                 Ok(stored)
             }

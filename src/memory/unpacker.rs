@@ -85,6 +85,7 @@ fn unpack_file(
                 packs,
                 out,
                 decoder: Decoder::new()?,
+                raw: vec![0; FRAME_SIZE],
                 kept: VecDeque::new(),
             };
             segment
@@ -156,6 +157,8 @@ struct SegmentWriter<'a> {
     packs: &'a OpenPacks<'a>,
     out: &'a File,
     decoder: Decoder,
+    /// Pages of a raw frame.
+    raw: Vec<u8>,
     /// Decoded frames, by pack and number; the newest last.
     kept: VecDeque<(u32, u32, Vec<u8>)>,
 }
@@ -173,9 +176,8 @@ impl SegmentWriter<'_> {
             let at = (part.at + u64::from(done)) * PAGE_SIZE as u64;
             let (packs, out) = (self.packs, self.out);
             let blame = |error| packs.blame(part.pack, error);
-            let mut raw = [0; FRAME_SIZE];
             let pages = if pack.is_raw(frame) {
-                let pages = &mut raw[..bytes.len()];
+                let pages = &mut self.raw[..bytes.len()];
                 pack.read_raw(page, pages).map_err(blame)?;
                 pages
             } else {
