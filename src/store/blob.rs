@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::num::NonZero;
 
-use rustix::fs::FileType;
+use rustix::fs::{Advice, FileType, fadvise};
 
 use super::folder;
 use super::layout::Store;
@@ -12,6 +13,10 @@ use super::temporary::Temporary;
 use crate::digest::{Digest, Hashing};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
+
+/// How many bytes are written before the disk is set to work on them, so that little is
+/// left to wait for when the blob is made durable.
+const WRITE_BACK: u64 = 8 << 20;
 
 /// An open blob. Its content is not checked: see [`Store::read`] for documents.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct BlobWriter {
     lease: Lease,
     temporary: Temporary,
     hashing: Hashing,
+    /// How far the disk was set to work.
+    sent: u64,
 }
 
 impl Lease {
@@ -53,6 +60,7 @@ impl Lease {
             lease: self.clone(),
             temporary,
             hashing: Hashing::default(),
+            sent: 0,
         })
     }
 
@@ -117,6 +125,12 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.temporary.file.write(bytes)?;
         self.hashing.update(&bytes[..count]);
+        if self.hashing.size() - self.sent >= WRITE_BACK {
+            // The kernel starts to write what is dirty, and keeps it.
+            let length = NonZero::new(self.hashing.size() - self.sent);
+            let _ = fadvise(&self.temporary.file, self.sent, length, Advice::DontNeed);
+            self.sent = self.hashing.size();
+        }
         Ok(count)
     }
 
