@@ -1,0 +1,23 @@
+//! Worlds in the store: made of running containers, brought back, and never half.
+//!
+//! Runs in the lab: `tests/lab/run TEST-BINARY`, or with that as cargo's runner.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+mod life;
+mod lineage;
+mod refusals;
+mod verbs;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cases = [
+        life::cases(),
+        lineage::cases(),
+        refusals::cases(),
+        damage::cases(),
+    ];
+    common::suite::main('w', cases.into_iter().flatten().collect())
+}
