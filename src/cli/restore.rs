@@ -55,6 +55,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "URI")]
     log_uri: Option<String>,
 
+    /// Keep TCP connections to outside, instead of closing them
+    #[arg(long)]
+    tcp_established: bool,
+
     /// Give it what gives power over this host, if the world wants it: host paths, devices,
     /// capabilities, namespaces
     #[arg(long)]
@@ -205,6 +209,7 @@ fn plan(
         namespace: namespace.name().to_owned(),
         hostname: args.hostname.clone(),
         env: args.env.clone(),
+        tcp_established: args.tcp_established,
         trust: args.trust,
     };
     let (spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;

@@ -17,6 +17,7 @@ use oci_spec::runtime::{
 };
 
 use super::fingerprint::is_marker;
+use super::policy::PREFIX;
 use crate::{Error, ErrorKind, Result};
 
 /// The label of a container that was restored: the digest of its world's manifest.
@@ -65,6 +66,8 @@ pub struct Wishes {
     pub hostname: Option<String>,
     /// Variables for processes that are executed later, `NAME=VALUE`.
     pub env: Vec<String>,
+    /// Keep connections to outside, instead of closing them.
+    pub tcp_established: bool,
     /// Take over what gives power over the host.
     pub trust: bool,
 }
@@ -91,7 +94,8 @@ pub fn spec_for(world: &Spec, wishes: &Wishes) -> Result<(Spec, Vec<String>)> {
         ));
     }
     let left_out = environment(&mut spec, &wishes.env);
-    spec.set_annotations(None);
+    let tcp = (format!("{PREFIX}tcp"), "established".to_owned());
+    spec.set_annotations(wishes.tcp_established.then(|| [tcp].into()));
     spec.set_hooks(None::<Hooks>);
     if let Some(hostname) = &wishes.hostname {
         spec.set_hostname(Some(hostname.clone()));
@@ -170,7 +174,7 @@ fn powers(spec: &Spec) -> Vec<String> {
             wanted.push("mounts that reach the host".to_owned());
         }
         let allows = |rule: &oci_spec::runtime::LinuxDeviceCgroup| {
-            rule.allow() && rule.major().is_none() && rule.access().is_none()
+            rule.allow() && rule.major().is_none() && rule.minor().is_none()
         };
         let resources = linux.resources().as_ref();
         let rules = resources.and_then(|resources| resources.devices().as_ref());
@@ -235,4 +239,135 @@ fn environment(spec: &mut Spec, given: &[String]) -> Vec<String> {
     env.extend(given.iter().cloned());
     process.set_env(Some(env));
     left_out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// What `ctr run` makes, in short.
+    fn spec(edit: impl FnOnce(&mut Value)) -> Spec {
+        let mut spec = json!({
+            "ociVersion": "1.2.0",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/",
+                "env": ["PATH=/bin", "API_KEY=<redacted:hmac-sha256:0123456789abcdef>"],
+                "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_CHOWN"]},
+            },
+            "root": {"path": "rootfs"},
+            "hostname": "old",
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+            ],
+            "annotations": {"cdi.k8s.io/x": "gpu"},
+            "hooks": {"prestart": [{"path": "/bin/evil"}]},
+            "linux": {
+                "cgroupsPath": "/default/old",
+                "namespaces": [
+                    {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                    {"type": "network"},
+                ],
+                "resources": {"devices": [
+                    {"allow": false, "access": "rwm"},
+                    {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
+                ]},
+            },
+        });
+        edit(&mut spec);
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn wishes(trust: bool) -> Wishes {
+        Wishes {
+            id: "new".into(),
+            namespace: "default".into(),
+            trust,
+            ..Wishes::default()
+        }
+    }
+
+    #[test]
+    fn an_ordinary_world_is_taken_over_without_what_was_the_old_container_s() {
+        let (spec, left_out) = spec_for(&spec(|_| {}), &wishes(false)).unwrap();
+        assert_eq!(left_out, ["API_KEY"]);
+        assert!(spec.hooks().is_none() && spec.annotations().is_none());
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.env().as_deref().unwrap(), ["PATH=/bin"]);
+        let linux = spec.linux().as_ref().unwrap();
+        let cgroup = linux.cgroups_path().as_deref().unwrap();
+        assert_eq!(cgroup, std::path::Path::new("/default/new"));
+        assert_eq!(spec.hostname().as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn what_is_given_counts() {
+        let wishes = Wishes {
+            hostname: Some("new".into()),
+            env: vec!["API_KEY=x".into()],
+            tcp_established: true,
+            ..wishes(false)
+        };
+        let (spec, left_out) = spec_for(&spec(|_| {}), &wishes).unwrap();
+        assert!(left_out.is_empty());
+        assert_eq!(spec.hostname().as_deref(), Some("new"));
+        let env = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(env, ["PATH=/bin", "API_KEY=x"]);
+        assert_eq!(
+            spec.annotations().as_ref().unwrap()["dev.worldshim.tcp"],
+            "established"
+        );
+    }
+
+    #[test]
+    fn power_over_the_host_is_refused_by_name_and_given_on_trust() {
+        type Edit = fn(&mut Value);
+        let cases: [(&str, Edit); 9] = [
+            (
+                "/etc",
+                |s| s["mounts"][1] = json!({"destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind"]}),
+            ),
+            (
+                "/etc",
+                |s| s["mounts"][1] = json!({"destination": "/x", "type": "tmpfs", "source": "/etc", "options": ["bind"]}),
+            ),
+            (
+                "/dev/sda",
+                |s| {
+                    s["mounts"][1] =
+                        json!({"destination": "/x", "type": "ext4", "source": "/dev/sda"})
+                },
+            ),
+            ("CAP_SYS_ADMIN", |s| {
+                s["process"]["capabilities"]["ambient"] = json!(["CAP_SYS_ADMIN"])
+            }),
+            ("pid namespace", |s| {
+                s["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/pid")
+            }),
+            ("net namespace", |s| {
+                s["linux"]["namespaces"].as_array_mut().unwrap().pop();
+            }),
+            (
+                "device /dev/kvm",
+                |s| {
+                    s["linux"]["devices"] =
+                        json!([{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}])
+                },
+            ),
+            ("all devices", |s| {
+                s["linux"]["resources"]["devices"][0] = json!({"allow": true})
+            }),
+            ("kernel parameters", |s| {
+                s["linux"]["sysctl"] = json!({"kernel.core_pattern": "x"})
+            }),
+        ];
+        for (words, edit) in cases {
+            let spec = spec(edit);
+            let error = spec_for(&spec, &wishes(false)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ForeignWorld);
+            assert!(error.to_string().contains(words), "{error}");
+            spec_for(&spec, &wishes(true)).unwrap();
+        }
+    }
 }

@@ -14,8 +14,11 @@ pub fn cases() -> Vec<Case> {
     vec![shared("damage_is_one_error", matrix)]
 }
 
+/// Damages a blob.
+type Damage = fn(&Path);
+
 /// What is done to a blob.
-const DAMAGE: [(&str, fn(&Path)); 6] = [
+const DAMAGE: [(&str, Damage); 6] = [
     ("a bit flipped at the start", |path| flip(path, 0, 1)),
     ("a bit flipped in the middle", |path| flip(path, 1, 2)),
     ("a bit flipped at the end", |path| flip(path, 1, 1)),
