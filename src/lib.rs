@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cli, shim            what people and containerd talk to
+//!   ├─ registry        worlds in registries: push and pull (uses store and world)
 //!   └─ world           what a world is: capture, verify, bring back
 //!        ├─ memory     the pages of processes in packs (uses criu and store)
 //!        ├─ criu       CRIU's RPC, options, logs
@@ -25,6 +26,7 @@ pub mod error;
 pub mod hooks;
 pub mod json;
 pub mod memory;
+pub mod registry;
 pub mod runtime;
 pub mod shim;
 pub mod store;

@@ -13,6 +13,8 @@ mod ls;
 mod output;
 mod places;
 mod progress;
+mod pull;
+mod push;
 mod restore;
 mod rm;
 mod shell;
@@ -65,6 +67,10 @@ enum Verb {
     Fsck(fsck::Args),
     /// Read a world in full, to see that it can be restored
     Verify(verify::Args),
+    /// Bring a world to a registry
+    Push(push::Args),
+    /// Fetch a world from a registry
+    Pull(pull::Args),
     /// Check whether this host can run, freeze and restore containers
     Doctor(doctor::Args),
     /// Print completions for a shell
@@ -104,6 +110,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Gc(args) => gc::run(&args, cli.format),
         Verb::Fsck(args) => fsck::run(&args, cli.format),
         Verb::Verify(args) => verify::run(&args, cli.format),
+        Verb::Push(args) => push::run(&args, cli.format),
+        Verb::Pull(args) => pull::run(&args, cli.format),
         Verb::Doctor(args) => doctor::run(&args, cli.format),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::containerd::Containerd;
 use crate::error::Result;
+use crate::registry::Access;
 use crate::store::{DEFAULT_PATH, Store};
 
 /// How long containerd may take to answer a question.
@@ -55,5 +56,21 @@ pub(super) struct ContainerdArgs {
 impl ContainerdArgs {
     pub fn connect(&self) -> Result<Containerd> {
         Containerd::connect(&self.address, PATIENCE)
+    }
+}
+
+/// How registries are reached.
+#[derive(Debug, clap::Args)]
+pub(super) struct RegistryArgs {
+    /// Speak HTTP, unencrypted, with the registry
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl RegistryArgs {
+    pub fn access(&self) -> Access {
+        Access {
+            plain_http: self.plain_http,
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Progress bars on stderr, for long work at a terminal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::registry::{Moved, Watch};
 
 /// A bar over bytes, with a rate. Nothing is shown where stderr is no terminal.
 pub(super) struct Progress(ProgressBar);
@@ -31,6 +34,11 @@ impl Progress {
         self.0.inc(bytes);
     }
 
+    /// So many bytes need not be done.
+    pub fn skip(&self, bytes: u64) {
+        self.0.dec_length(bytes);
+    }
+
     /// Work that cannot be measured.
     pub fn waiting(what: &str) -> Progress {
         let bar = ProgressBar::new_spinner();
@@ -38,6 +46,15 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(bar)
     }
+}
+
+/// A watch over what a registry sends or is sent, for a bar.
+pub(super) fn watch(bar: &Arc<Progress>) -> Watch {
+    let bar = Arc::clone(bar);
+    Arc::new(move |moved| match moved {
+        Moved::Carried(bytes) => bar.add(bytes),
+        Moved::Skipped(bytes) => bar.skip(bytes),
+    })
 }
 
 impl Drop for Progress {
