@@ -139,7 +139,13 @@ fn new_store(base: &Path) -> (Store, Lease) {
 fn pack(dir: &Path, lease: &Lease) -> Packed {
     let dir = File::open(dir).expect("the images");
     let images = Images::look(dir.as_fd(), ["pages-1.img"]).expect("the images");
-    packer::pack(&images, lease, &|_| {}).expect("packed")
+    packer::pack(
+        &images,
+        lease,
+        &worldshim::memory::sharing::Sharing::All,
+        &|_| {},
+    )
+    .expect("packed")
 }
 
 fn unpack(base: &Path, store: &Store, lease: &Lease, packed: &Packed) {

@@ -44,6 +44,11 @@ pub(super) struct Args {
     #[arg(long)]
     file_locks: bool,
 
+    /// Use pages of all worlds of the store, not only of those that this one follows: smaller,
+    /// but whoever gets it then gets pages of other worlds' memory with it
+    #[arg(long)]
+    share_all: bool,
+
     #[command(flatten)]
     store: StoreArgs,
 
@@ -86,7 +91,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         false => store.workspace("checkpoint")?,
     };
     let packed = dump(args, &namespace, &container, &workspace)
-        .and_then(|()| pack_up(&lease, &workspace, parent, &name));
+        .and_then(|()| pack_up(args, &lease, &workspace, parent, &name));
     let packed = match packed {
         Ok(packed) => packed,
         Err(error) => return Err(keep_only_copy(args, workspace, error)),
@@ -207,6 +212,7 @@ fn dump(
 }
 
 fn pack_up(
+    args: &Args,
     lease: &Lease,
     workspace: &Workspace,
     parent: Option<Parent>,
@@ -217,6 +223,7 @@ fn pack_up(
         world: &workspace.path().join("world"),
         lease,
         parent,
+        share_all: args.share_all,
         name: Some(name),
         progress: &|pages| bar.add(pages * PAGE_SIZE as u64),
     })

@@ -34,6 +34,7 @@ pub mod page;
 pub mod place;
 mod places;
 mod plan;
+pub mod sharing;
 mod stale;
 pub mod unpacker;
 pub mod varint;

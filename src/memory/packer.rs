@@ -27,6 +27,7 @@ use super::page::{PAGE_SIZE, PageHash, is_zero};
 use super::place::Place;
 use super::places::{Packed, Places};
 use super::plan::{FinishedPlan, Plan};
+use super::sharing::Sharing;
 use super::stale::{self, Use};
 use crate::digest::on_all_cores;
 use crate::error::IoContext;
@@ -43,8 +44,13 @@ const QUEUE: usize = 64;
 const RECENT: usize = 2;
 
 /// Packs the pages of `images` into the store of `lease`, which holds all that is used and
-/// written. `progress` is told how many pages were read since it was told last.
-pub fn pack(images: &Images, lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -> Result<Packed> {
+/// written, with pages of those packs that `sharing` allows. `progress` is told how many pages were read since it was told last.
+pub fn pack(
+    images: &Images,
+    lease: &Lease,
+    sharing: &Sharing,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Packed> {
     let open_known = || Known::open(lease.store().pages_folder()?);
     let (known, known_by_writer) = (open_known()?, open_known()?);
     let (frames, to_write) = sync_channel(QUEUE);
@@ -61,7 +67,7 @@ pub fn pack(images: &Images, lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -> 
             lease,
             progress,
             known,
-            packs: Packs::new(lease),
+            packs: Packs::new(lease, sharing),
             batch: Vec::new(),
             batch_pages: 0,
             buffer: Vec::new(),

@@ -7,6 +7,7 @@ use super::known::Known;
 use super::pack::PackReader;
 use super::page::PageHash;
 use super::place::Place;
+use super::sharing::Sharing;
 use crate::digest::Digest;
 use crate::store::Lease;
 use crate::{ErrorKind, Result};
@@ -30,6 +31,7 @@ pub struct Met {
 /// The packs met so far, numbered; shared by the threads of a packer.
 pub struct Packs<'a> {
     lease: &'a Lease,
+    sharing: &'a Sharing,
     list: Mutex<List>,
 }
 
@@ -45,9 +47,10 @@ struct List {
 
 impl<'a> Packs<'a> {
     /// None yet.
-    pub fn new(lease: &'a Lease) -> Packs<'a> {
+    pub fn new(lease: &'a Lease, sharing: &'a Sharing) -> Packs<'a> {
         Packs {
             lease,
+            sharing,
             list: Mutex::default(),
         }
     }
@@ -122,7 +125,7 @@ impl<'a> Packs<'a> {
                     }
                     Some(*number)
                 }
-                None if list.closed => return Ok(None),
+                None if list.closed || !self.sharing.allows(digest) => return Ok(None),
                 None => None,
             }
         };

@@ -51,7 +51,13 @@ fn in_a_child() {
     let images = Images::look(folder.as_fd(), ["pages-1.img"]).unwrap();
     let store = Store::open(&Path::new(&dir).join("store")).unwrap();
     let lease = store.lease().unwrap();
-    let packed = packer::pack(&images, &lease, &|_| {}).unwrap();
+    let packed = packer::pack(
+        &images,
+        &lease,
+        &crate::memory::sharing::Sharing::All,
+        &|_| {},
+    )
+    .unwrap();
     assert_eq!((packed.stored_pages, packed.packs.len()), (PAGES, 4));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

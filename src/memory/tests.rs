@@ -108,7 +108,13 @@ impl Lab {
         let lease = self.store.lease().unwrap();
         let dir = write(world);
         let images = look(dir.path()).unwrap();
-        let packed = packer::pack(&images, &lease, &|_| {}).unwrap();
+        let packed = packer::pack(
+            &images,
+            &lease,
+            &crate::memory::sharing::Sharing::All,
+            &|_| {},
+        )
+        .unwrap();
         (packed, lease)
     }
 

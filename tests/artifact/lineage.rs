@@ -10,7 +10,7 @@ use crate::common::suite::{Case, Test, shared};
 pub fn cases() -> Vec<Case> {
     vec![
         shared("a_second_world_costs_what_changed", second),
-        shared("two_containers_share_their_pages", strangers),
+        shared("strangers_share_no_pages_unless_told_to", strangers),
         shared("names_move_and_worlds_stay", names),
         shared("the_same_directory_is_the_same_world", same),
     ]
@@ -72,12 +72,32 @@ fn second(test: &Test) {
 
 fn strangers(test: &Test) {
     let world = World::new(test);
-    let one = Container::counter(test, "a", &[]);
-    let other = Container::counter(test, "b", &[]);
+    let program = "import time; held = b''.join(i.to_bytes(8, 'little') * 512 for i in range(4096)); open('/up', 'w'); time.sleep(1e6)";
+    let run = |name| {
+        let one = Container::run(test, name, &[], PYTHON, &["python3", "-c", program]);
+        within(60, "a big process", || one.path("/up").exists());
+        one
+    };
+    let (one, other) = (run("a"), run("b"));
     let first = world.json(&["checkpoint", &one.id, "one"]);
-    let second = world.json(&["checkpoint", &other.id, "other"]);
-    assert_eq!(second["parent"], Value::Null);
-    let (all, new) = (first["new_bytes"].as_u64(), second["new_bytes"].as_u64());
+    let alone = world.json(&["checkpoint", &other.id, "alone"]);
+    assert_eq!(alone["parent"], Value::Null);
+    let packs = |name| layers(&world.json(&["inspect", name]), "world.pack");
+    // What it is sent with is its own memory.
+    assert!(
+        packs("alone")
+            .iter()
+            .all(|pack| !packs("one").contains(pack))
+    );
+    world.json(&["rm", "alone"]);
+    world.json(&["gc"]);
+    let shared = world.json(&["checkpoint", &other.id, "shared", "--share-all"]);
+    assert!(
+        packs("shared")
+            .iter()
+            .any(|pack| packs("one").contains(pack))
+    );
+    let (all, new) = (first["new_bytes"].as_u64(), shared["new_bytes"].as_u64());
     println!("two of one image: {all:?}, then {new:?} bytes");
     assert!(new < all);
 }
@@ -122,6 +142,7 @@ fn same(test: &Test) {
             world: &directory,
             lease: &lease,
             parent: None,
+            share_all: false,
             name: None,
             progress: &|_| {},
         };

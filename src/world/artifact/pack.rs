@@ -1,5 +1,6 @@
 //! From a world directory to blobs of a store and the manifest over them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,15 +9,18 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::layout::{Artifact, Content};
-use super::{annotations, images, rootfs};
+use super::{annotations, images, parent_of, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
-use crate::memory::{self, images::Images, images::is_pages};
+use crate::memory::{self, images::Images, images::is_pages, sharing::Sharing};
 use crate::store::{Lease, Published, Store, WorldName, Written};
 use crate::world::file_name::FileName;
 use crate::world::folder;
 use crate::world::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile, PartKind};
 use crate::{Error, ErrorKind, Result};
+
+/// So many of the worlds that one follows share their packs with it.
+const GENERATIONS: usize = 32;
 
 /// What [`pack`] needs.
 pub struct PackRequest<'a> {
@@ -26,6 +30,9 @@ pub struct PackRequest<'a> {
     pub lease: &'a Lease,
     /// The world that this one follows, where it is in the store.
     pub parent: Option<Parent>,
+    /// Use pages of all packs of the store, not only of those of the worlds that it follows:
+    /// whoever gets this world then gets pages of others' memory with it.
+    pub share_all: bool,
     /// Its name in the store.
     pub name: Option<&'a WorldName>,
     /// Told how many pages of memory were done since it was told last.
@@ -234,11 +241,34 @@ impl Packing<'_> {
         Ok(self.count(written))
     }
 
+    /// The packs of the worlds that this one follows, or all.
+    fn sharing(&self) -> Sharing {
+        if self.request.share_all {
+            return Sharing::All;
+        }
+        let store = self.request.lease.store();
+        let mut packs = BTreeSet::new();
+        let mut next = self.request.parent.map(|parent| parent.world);
+        for _ in 0..GENERATIONS {
+            let Some(world) = next.take() else {
+                break;
+            };
+            let manifest = store.manifest(&world);
+            let Ok(artifact) = manifest.and_then(|manifest| Artifact::of(&manifest)) else {
+                break;
+            };
+            packs.extend(artifact.packs.iter().map(|pack| pack.digest));
+            next = parent_of(&artifact.annotations);
+        }
+        Sharing::Only(packs)
+    }
+
     fn memory(&mut self) -> Result<(Content, Vec<Content>)> {
         let part = self.manifest.need_part(PartKind::Processes)?;
         let names = part.files.iter().map(|file| file.name.as_str());
         let images = Images::look(self.dir.as_fd(), names)?;
-        let packed = memory::packer::pack(&images, self.request.lease, self.request.progress)?;
+        let (lease, progress) = (self.request.lease, self.request.progress);
+        let packed = memory::packer::pack(&images, lease, &self.sharing(), progress)?;
         for pack in packed.packs.iter().filter(|pack| pack.new) {
             self.new_bytes += pack.size;
         }
