@@ -10,12 +10,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use worldshim::digest::Digest;
 use worldshim::memory::frame::Decoder;
 use worldshim::memory::images::Images;
 use worldshim::memory::index::{Index, MAX_INDEX};
 use worldshim::memory::pack::PackReader;
+use worldshim::memory::sharing::Sharing;
 use worldshim::memory::{PAGE_SIZE, Packed, packer, unpacker};
 use worldshim::store::{Lease, Store};
+
+/// All are of one lineage.
+const SHARING: Sharing = Sharing {
+    origin: Digest::from_bytes([1; 32]),
+    all: false,
+};
 
 const RUNS: usize = 5;
 const MIB: f64 = (1 << 20) as f64;
@@ -139,13 +147,7 @@ fn new_store(base: &Path) -> (Store, Lease) {
 fn pack(dir: &Path, lease: &Lease) -> Packed {
     let dir = File::open(dir).expect("the images");
     let images = Images::look(dir.as_fd(), ["pages-1.img"]).expect("the images");
-    packer::pack(
-        &images,
-        lease,
-        &worldshim::memory::sharing::Sharing::All,
-        &|_| {},
-    )
-    .expect("packed")
+    packer::pack(&images, lease, &SHARING, &|_| {}).expect("packed")
 }
 
 fn unpack(base: &Path, store: &Store, lease: &Lease, packed: &Packed) {

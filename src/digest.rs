@@ -34,7 +34,7 @@ impl Digest {
     }
 
     /// A digest as a binary format stores it.
-    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Digest {
         Digest(bytes)
     }
 

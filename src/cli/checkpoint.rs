@@ -44,8 +44,8 @@ pub(super) struct Args {
     #[arg(long)]
     file_locks: bool,
 
-    /// Use pages of all worlds of the store, not only of those that this one follows: smaller,
-    /// but whoever gets it then gets pages of other worlds' memory with it
+    /// Use pages of all worlds of the store, not only of its own lineage: smaller, but whoever
+    /// gets it then gets pages of strangers' memory with it
     #[arg(long)]
     share_all: bool,
 

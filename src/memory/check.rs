@@ -5,8 +5,9 @@ use super::index::Index;
 use super::known::Known;
 use super::open_packs::OpenPacks;
 use super::pack::PackReader;
-use super::pack_files::exists_in;
+use super::pack_files::make_known;
 use super::page::PageHash;
+use super::sharing::Sharing;
 use crate::Result;
 use crate::digest::{Digest, on_all_cores};
 use crate::store::{Lease, Store};
@@ -45,7 +46,12 @@ fn read_all(pack: &PackReader, progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Pa
 
 /// Makes the pages of packs known that came from elsewhere: reads them in full first,
 /// except those that are known already. `progress` is told pages.
-pub fn admit(packs: &[Digest], lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+pub fn admit(
+    packs: &[Digest],
+    lease: &Lease,
+    sharing: &Sharing,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
     let mut known = Known::open(lease.store().pages_folder()?)?;
     for digest in packs {
         if known.has(digest) || lease.hold(digest)?.is_none() {
@@ -56,14 +62,12 @@ pub fn admit(packs: &[Digest], lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -
             read_all(&pack, progress)
         };
         let hashes = read().map_err(|error| error.within(format!("pack {digest}")))?;
-        known.add(*digest, &hashes, exists_in(lease))?;
+        make_known(*digest, &hashes, sharing, lease, &mut known)?;
     }
     Ok(())
 }
 
-/// Forgets which pages are known, and makes those of these packs known: all that the store
-/// has, if a lookup is not to miss any. `progress` is told pages.
-pub fn rebuild(packs: &[Digest], lease: &Lease, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-    Known::open(lease.store().pages_folder()?)?.clear()?;
-    admit(packs, lease, progress)
+/// Forgets which pages are known; [`admit`] makes those of packs known again.
+pub fn forget(lease: &Lease) -> Result<()> {
+    Known::open(lease.store().pages_folder()?)?.clear()
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use super::known::Known;
 use super::pack::{PACK_PAGES, PackWriter};
 use super::page::PageHash;
+use super::sharing::Sharing;
 use crate::Result;
 use crate::digest::Digest;
 use crate::store::{BlobWriter, Lease, Written};
@@ -33,6 +34,7 @@ pub struct Finished {
 pub fn write_packs(
     lease: &Lease,
     mut known: Known,
+    sharing: &Sharing,
     frames: &Receiver<Frame>,
     finished: &Sender<Finished>,
 ) -> Result<()> {
@@ -45,21 +47,29 @@ pub fn write_packs(
         pack.push(&frame.stored, &frame.hashes)?;
         if pack.pages() < PACK_PAGES {
             current = Some(pack);
-        } else if finished.send(finish(pack, lease, &mut known)?).is_err() {
+        } else if finished
+            .send(finish(pack, lease, sharing, &mut known)?)
+            .is_err()
+        {
             return Ok(()); // The packer has given up.
         }
     }
     if let Some(pack) = current {
-        let _ = finished.send(finish(pack, lease, &mut known)?);
+        let _ = finished.send(finish(pack, lease, sharing, &mut known)?);
     }
     Ok(())
 }
 
-fn finish(pack: PackWriter<BlobWriter>, lease: &Lease, known: &mut Known) -> Result<Finished> {
+fn finish(
+    pack: PackWriter<BlobWriter>,
+    lease: &Lease,
+    sharing: &Sharing,
+    known: &mut Known,
+) -> Result<Finished> {
     let (blob, hashes) = pack.finish()?;
     let written = blob.finish()?;
     let pages = hashes.len() as u32;
-    if let Err(error) = known.add(written.digest, &hashes, exists_in(lease)) {
+    if let Err(error) = make_known(written.digest, &hashes, sharing, lease, known) {
         // Its pages may be stored again some day: no reason to lose a world.
         tracing::warn!(
             "the pages of {} do not become known: {error}",
@@ -69,8 +79,20 @@ fn finish(pack: PackWriter<BlobWriter>, lease: &Lease, known: &mut Known) -> Res
     Ok(Finished { written, pages })
 }
 
+/// Makes the pages of a pack known to all, and to their lineage.
+pub(super) fn make_known(
+    pack: Digest,
+    hashes: &[PageHash],
+    sharing: &Sharing,
+    lease: &Lease,
+    known: &mut Known,
+) -> Result<()> {
+    known.add(pack, hashes, exists_in(lease))?;
+    known.add(pack, &sharing.own(hashes), exists_in(lease))
+}
+
 /// Tells whether the store has a pack.
-pub(super) fn exists_in(lease: &Lease) -> impl Fn(&Digest) -> bool {
+fn exists_in(lease: &Lease) -> impl Fn(&Digest) -> bool {
     |pack| {
         lease
             .store()

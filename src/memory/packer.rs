@@ -59,7 +59,7 @@ pub fn pack(
         let writer = std::thread::Builder::new()
             .name("write-packs".into())
             .spawn_scoped(scope, move || {
-                write_packs(lease, known_by_writer, &to_write, &tell)
+                write_packs(lease, known_by_writer, sharing, &to_write, &tell)
             })
             .context(|| "start a thread")?;
         let packer = Packer {

@@ -100,7 +100,7 @@ impl<'a> Packs<'a> {
     /// Where a page is in a pack of the store that may be used: held by the lease, and known
     /// by the pack itself to have it.
     pub fn find(&self, known: &Known, hash: &PageHash) -> Result<Option<Place>> {
-        for (digest, page) in known.find(hash)? {
+        for (digest, page) in known.find(&self.sharing.wanted(hash))? {
             let Some((pack, reader)) = self.reader(&digest)? else {
                 continue;
             };
@@ -125,7 +125,7 @@ impl<'a> Packs<'a> {
                     }
                     Some(*number)
                 }
-                None if list.closed || !self.sharing.allows(digest) => return Ok(None),
+                None if list.closed => return Ok(None),
                 None => None,
             }
         };

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::digest::Digest;
+
 /// Bytes in a page.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -35,6 +37,15 @@ impl PageHash {
     /// The hash as it is stored.
     pub fn as_bytes(&self) -> &[u8; PageHash::SIZE] {
         &self.0
+    }
+
+    /// The same hash by a name that only those use who share an origin.
+    pub(super) fn within(&self, origin: &Digest) -> PageHash {
+        let mut name = *self;
+        for (byte, other) in name.0.iter_mut().zip(origin.as_bytes()).take(8) {
+            *byte ^= other;
+        }
+        name
     }
 
     /// The first eight bytes: enough to look a page up, too little to rely on.

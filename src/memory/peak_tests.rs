@@ -9,7 +9,15 @@ use std::process::Command;
 use super::images::Images;
 use super::packer;
 use super::page::PAGE_SIZE;
+use super::sharing::Sharing;
+use crate::digest::Digest;
 use crate::store::Store;
+
+/// All are of one lineage.
+const SHARING: Sharing = Sharing {
+    origin: Digest::from_bytes([1; 32]),
+    all: false,
+};
 
 const PAGES: u64 = 512 << 20 >> 12;
 const MOST_KIB: u64 = 96 << 10;
@@ -51,13 +59,7 @@ fn in_a_child() {
     let images = Images::look(folder.as_fd(), ["pages-1.img"]).unwrap();
     let store = Store::open(&Path::new(&dir).join("store")).unwrap();
     let lease = store.lease().unwrap();
-    let packed = packer::pack(
-        &images,
-        &lease,
-        &crate::memory::sharing::Sharing::All,
-        &|_| {},
-    )
-    .unwrap();
+    let packed = packer::pack(&images, &lease, &SHARING, &|_| {}).unwrap();
     assert_eq!((packed.stored_pages, packed.packs.len()), (PAGES, 4));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

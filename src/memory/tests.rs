@@ -15,11 +15,18 @@ use super::index::{Index, MAX_INDEX};
 use super::page::PAGE_SIZE;
 use super::place::Place;
 use super::places::Packed;
+use super::sharing::Sharing;
 use super::{packer, unpacker};
 use crate::criu::pagemap::{Space, pages_file};
 use crate::digest::Digest;
 use crate::store::{Lease, Store};
 use crate::{ErrorKind, Result};
+
+/// All are of one lineage.
+const SHARING: Sharing = Sharing {
+    origin: Digest::from_bytes([1; 32]),
+    all: false,
+};
 
 /// A page by number: zero, compressible or random.
 fn page(number: u64) -> Vec<u8> {
@@ -105,16 +112,14 @@ impl Lab {
     }
 
     fn pack(&self, world: &World) -> (Packed, Lease) {
+        self.pack_sharing(world, &SHARING)
+    }
+
+    fn pack_sharing(&self, world: &World, sharing: &Sharing) -> (Packed, Lease) {
         let lease = self.store.lease().unwrap();
         let dir = write(world);
         let images = look(dir.path()).unwrap();
-        let packed = packer::pack(
-            &images,
-            &lease,
-            &crate::memory::sharing::Sharing::All,
-            &|_| {},
-        )
-        .unwrap();
+        let packed = packer::pack(&images, &lease, sharing, &|_| {}).unwrap();
         (packed, lease)
     }
 
@@ -207,6 +212,25 @@ fn packers_work_at_the_same_time() {
 }
 
 #[test]
+fn strangers_share_only_when_told_to() {
+    let lab = Lab::new();
+    let world = one(1..100);
+    let (own, _lease) = lab.pack(&world);
+    let stranger = |all| Sharing {
+        origin: Digest::from_bytes([2; 32]),
+        all,
+    };
+    let (apart, _lease) = lab.pack_sharing(&world, &stranger(false));
+    // The same pages in the same order are the same pack, though.
+    assert_eq!(apart.stored_pages, 99);
+    assert_eq!(apart.packs[0].digest, own.packs[0].digest);
+    let (together, _lease) = lab.pack_sharing(&one(50..100), &stranger(true));
+    assert_eq!(together.stored_pages, 0);
+    let (again, _lease) = lab.pack_sharing(&one(50..100), &stranger(false));
+    assert_eq!(again.stored_pages, 0, "its own lineage has them by now");
+}
+
+#[test]
 fn what_is_known_can_be_built_anew() {
     let lab = Lab::new();
     let world = one(1..2000);
@@ -216,7 +240,8 @@ fn what_is_known_can_be_built_anew() {
     for entry in std::fs::read_dir(folder).unwrap() {
         std::fs::write(entry.unwrap().path(), "damaged").unwrap();
     }
-    check::rebuild(&packs, &lease, &|_| {}).unwrap();
+    check::forget(&lease).unwrap();
+    check::admit(&packs, &lease, &SHARING, &|_| {}).unwrap();
     let (again, _lease) = lab.pack(&world);
     assert_eq!(
         (again.stored_pages, again.index.digest),
@@ -283,7 +308,7 @@ fn what_was_fetched_is_believed_once_it_was_read() {
     lease
         .put(&std::fs::read(other.blob(&pack)).unwrap())
         .unwrap();
-    check::admit(&[pack], &lease, &|_| {}).unwrap();
+    check::admit(&[pack], &lease, &SHARING, &|_| {}).unwrap();
     let (here, lease) = lab.pack(&world);
     assert_eq!(
         (here.stored_pages, here.index.digest),
@@ -301,7 +326,7 @@ fn a_lying_pack_is_not_admitted() {
     bytes[at] ^= 1;
     let lease = lab.store.lease().unwrap();
     let forged = lease.put(&bytes).unwrap().digest;
-    let error = check::admit(&[forged], &lease, &|_| {}).unwrap_err();
+    let error = check::admit(&[forged], &lease, &SHARING, &|_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CorruptWorld);
     let (here, _lease) = lab.pack(&one(1..100));
     assert_eq!(here.stored_pages, 99);

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::remote::Remote;
 use super::{Transfer, Watch};
 use crate::digest::Digest;
-use crate::memory::check;
+use crate::memory::{check, sharing::Sharing};
 use crate::store::{Document, Lease, Published, WorldName};
 use crate::world::artifact::{self, Artifact};
 use crate::{Error, ErrorKind, Result};
@@ -110,7 +110,11 @@ impl Remote {
             lease.put(&found.manifest)?;
             artifact::load(store, &found.digest)?;
             let packs: Vec<Digest> = found.artifact.packs.iter().map(|p| p.digest).collect();
-            check::admit(&packs, lease, &|_| {})?;
+            let sharing = Sharing {
+                origin: artifact::origin_of(&found.artifact),
+                all: false,
+            };
+            check::admit(&packs, lease, &sharing, &|_| {})?;
             store.publish(lease, &found.manifest, &found.artifact.annotations, name)
         };
         publish().map_err(|error| error.within(format!("pull {}", self.place)))

@@ -8,6 +8,7 @@ use oci_spec::image::{
 };
 use time::format_description::well_known::Rfc3339;
 
+use super::layout::Artifact;
 use crate::digest::Digest;
 use crate::world::host::CgroupMode;
 use crate::world::manifest::Manifest;
@@ -15,8 +16,16 @@ use crate::world::manifest::Manifest;
 /// The world that this one follows: the digest of its manifest.
 pub const LINEAGE: &str = "dev.worldshim.parent";
 
+/// What a world has in common with all that descend from the same first one: the digest of
+/// that one's config.
+pub const ORIGIN: &str = "dev.worldshim.origin";
+
 /// What a world's annotations say: nothing but what is in `world.json`, and the parent.
-pub(super) fn annotations(manifest: &Manifest, parent: Option<Digest>) -> BTreeMap<String, String> {
+pub(super) fn annotations(
+    manifest: &Manifest,
+    origin: Digest,
+    parent: Option<Digest>,
+) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut say = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -24,6 +33,7 @@ pub(super) fn annotations(manifest: &Manifest, parent: Option<Digest>) -> BTreeM
         }
     };
     say(ANNOTATION_CREATED, manifest.created.format(&Rfc3339).ok());
+    say(ORIGIN, Some(origin.to_string()));
     say(LINEAGE, parent.map(|parent| parent.to_string()));
     if let Some(image) = &manifest.image {
         say(ANNOTATION_BASE_IMAGE_NAME, Some(image.name.clone()));
@@ -54,6 +64,13 @@ pub(super) fn annotations(manifest: &Manifest, parent: Option<Digest>) -> BTreeM
         say(&format!("org.criu.checkpoint.{key}"), value.cloned());
     }
     all
+}
+
+/// The origin of a world.
+pub fn origin_of(artifact: &Artifact) -> Digest {
+    let told = artifact.annotations.get(ORIGIN);
+    let origin = told.and_then(|origin| origin.parse().ok());
+    origin.unwrap_or(artifact.config.digest)
 }
 
 /// The parent that annotations tell of.

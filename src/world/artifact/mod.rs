@@ -24,7 +24,7 @@ mod rootfs;
 mod unpack;
 mod verify;
 
-pub use annotations::{LINEAGE, parent_of};
+pub use annotations::{LINEAGE, ORIGIN, origin_of, parent_of};
 pub use layout::{Artifact, Content};
 pub use pack::{PackRequest, PackedWorld, Parent, last_world_of, pack};
 pub use unpack::{load, unpack};

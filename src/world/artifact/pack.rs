@@ -1,6 +1,5 @@
 //! From a world directory to blobs of a store and the manifest over them.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::layout::{Artifact, Content};
-use super::{annotations, images, parent_of, rootfs};
+use super::{annotations, images, origin_of, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{self, images::Images, images::is_pages, sharing::Sharing};
@@ -19,9 +18,6 @@ use crate::world::folder;
 use crate::world::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile, PartKind};
 use crate::{Error, ErrorKind, Result};
 
-/// So many of the worlds that one follows share their packs with it.
-const GENERATIONS: usize = 32;
-
 /// What [`pack`] needs.
 pub struct PackRequest<'a> {
     /// The world directory.
@@ -30,8 +26,7 @@ pub struct PackRequest<'a> {
     pub lease: &'a Lease,
     /// The world that this one follows, where it is in the store.
     pub parent: Option<Parent>,
-    /// Use pages of all packs of the store, not only of those of the worlds that it follows:
-    /// whoever gets this world then gets pages of others' memory with it.
+    /// Use pages of all packs of the store, not only of those of its own lineage: whoever gets this world then gets pages of others' memory with it.
     pub share_all: bool,
     /// Its name in the store.
     pub name: Option<&'a WorldName>,
@@ -154,10 +149,14 @@ impl Packing<'_> {
         let spec = self.small(PartKind::Spec)?;
         let env = self.small(PartKind::Env)?;
         let images = self.images()?;
-        let (pages, packs) = self.memory()?;
+        let origin = match &parent {
+            Some((parent, _)) => origin_of(parent),
+            None => Digest::of(config),
+        };
+        let (pages, packs) = self.memory(origin)?;
         let config = self.request.lease.put(config)?;
         let follows = parent.and(self.request.parent).map(|parent| parent.world);
-        let annotations = annotations::annotations(&self.manifest, follows);
+        let annotations = annotations::annotations(&self.manifest, origin, follows);
         Ok(Artifact {
             config: self.count(config),
             rootfs,
@@ -241,34 +240,16 @@ impl Packing<'_> {
         Ok(self.count(written))
     }
 
-    /// The packs of the worlds that this one follows, or all.
-    fn sharing(&self) -> Sharing {
-        if self.request.share_all {
-            return Sharing::All;
-        }
-        let store = self.request.lease.store();
-        let mut packs = BTreeSet::new();
-        let mut next = self.request.parent.map(|parent| parent.world);
-        for _ in 0..GENERATIONS {
-            let Some(world) = next.take() else {
-                break;
-            };
-            let manifest = store.manifest(&world);
-            let Ok(artifact) = manifest.and_then(|manifest| Artifact::of(&manifest)) else {
-                break;
-            };
-            packs.extend(artifact.packs.iter().map(|pack| pack.digest));
-            next = parent_of(&artifact.annotations);
-        }
-        Sharing::Only(packs)
-    }
-
-    fn memory(&mut self) -> Result<(Content, Vec<Content>)> {
+    fn memory(&mut self, origin: Digest) -> Result<(Content, Vec<Content>)> {
         let part = self.manifest.need_part(PartKind::Processes)?;
         let names = part.files.iter().map(|file| file.name.as_str());
         let images = Images::look(self.dir.as_fd(), names)?;
+        let sharing = Sharing {
+            origin,
+            all: self.request.share_all,
+        };
         let (lease, progress) = (self.request.lease, self.request.progress);
-        let packed = memory::packer::pack(&images, lease, &self.sharing(), progress)?;
+        let packed = memory::packer::pack(&images, lease, &sharing, progress)?;
         for pack in packed.packs.iter().filter(|pack| pack.new) {
             self.new_bytes += pack.size;
         }
