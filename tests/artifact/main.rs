@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod crashes;
 mod damage;
 mod life;
 mod lineage;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         lineage::cases(),
         refusals::cases(),
         damage::cases(),
+        crashes::cases(),
     ];
     common::suite::main('w', cases.into_iter().flatten().collect())
 }
