@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use oci_client::client::BlobResponse;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Method, Response, StatusCode};
 use tokio::task::block_in_place;
 
-use super::failure::{Failure, Patience, chain};
-use super::session::Session;
+use super::failure::{Failure, Patience};
+use super::session::{self, Session};
 use super::{Carried, Moved, Watch};
 use crate::digest::Digest;
 use crate::error::IoContext;
@@ -72,37 +72,59 @@ impl Download {
 
     /// Takes what one answer has.
     async fn receive(&self, blob: &mut PartialBlob, digest: &Digest) -> Result<(), Failure> {
-        let session = &self.session;
-        let name = digest.to_string();
-        let asked = session.client.pull_blob_stream_partial(
-            &session.target,
-            name.as_str(),
-            blob.offset(),
-            None,
-        );
-        let mut stream = match asked.await? {
-            BlobResponse::Partial(stream) => stream,
-            BlobResponse::Full(stream) => {
-                blob.restart()?;
-                stream
-            }
-        };
+        let mut response = self.ask(blob, digest).await?;
         let mut gathered = Vec::with_capacity(PIECE);
-        while let Some(piece) = stream.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => {
-                    self.write(blob, &gathered)?;
-                    return Err(Failure::Broken(chain(&error)));
+        loop {
+            let piece = session::in_time(response.chunk()).await;
+            if let Ok(Some(piece)) = &piece {
+                gathered.extend_from_slice(piece);
+                if gathered.len() < PIECE {
+                    continue;
                 }
-            };
-            gathered.extend_from_slice(&piece);
-            if gathered.len() >= PIECE {
-                self.write(blob, &gathered)?;
-                gathered.clear();
+            }
+            self.write(blob, &gathered)?;
+            gathered.clear();
+            if piece?.is_none() {
+                return Ok(());
             }
         }
-        self.write(blob, &gathered)
+    }
+
+    /// Asks for the blob from where it stands.
+    async fn ask(&self, blob: &mut PartialBlob, digest: &Digest) -> Result<Response, Failure> {
+        let url = self.session.url(&format!("blobs/{digest}"))?;
+        let offset = blob.offset();
+        let request = match offset {
+            0 => self.session.request(Method::GET, url),
+            offset => self
+                .session
+                .request(Method::GET, url)
+                .header(RANGE, format!("bytes={offset}-")),
+        };
+        let expected = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
+        let answer = session::in_time(self.session.send(request, &expected)).await;
+        let response = match answer {
+            Err(failure) if failure.status() == Some(416) => {
+                let text = format!(
+                    "the registry has no more than {offset} of its {} bytes",
+                    blob.size()
+                );
+                return Err(Error::new(ErrorKind::CorruptWorld, text).into());
+            }
+            answer => answer?,
+        };
+        let begins = session::text(response.headers(), CONTENT_RANGE.as_str());
+        let begins = begins.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")));
+        let whole = response.status() == StatusCode::OK;
+        match (whole, begins) {
+            (true, _) if offset > 0 => blob.restart()?,
+            (false, false) => {
+                let text = "the registry sends another part of the blob than it was asked for";
+                return Err(Failure::Broken(text.to_owned()));
+            }
+            _ => {}
+        }
+        Ok(response)
     }
 
     fn write(&self, blob: &mut PartialBlob, bytes: &[u8]) -> Result<(), Failure> {

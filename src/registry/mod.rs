@@ -8,6 +8,10 @@
 //! name, and a world becomes part of the store when all of it is there and its
 //! packs were read in full.
 //!
+//! `oci-client` gets us in (challenges, tokens) and sets the tag. Blobs go by
+//! requests of our own: that crate has no upload that can be gone on with, and
+//! reads a manifest whatever its size.
+//!
 //! This is the only part that waits for a network, so async ends here: [`Remote`]
 //! owns the I/O loop and blocks at its edge.
 

@@ -8,8 +8,9 @@ use super::failure::Failure;
 use super::remote::Remote;
 use super::{Transfer, Watch};
 use crate::digest::Digest;
+use crate::error::IoContext;
 use crate::memory::{check, sharing::Sharing};
-use crate::store::{Document, Lease, Published, WorldName};
+use crate::store::{Document, Lease, Published, Store, WorldName};
 use crate::world::artifact::{self, Artifact};
 use crate::{Error, ErrorKind, Result};
 
@@ -81,6 +82,7 @@ impl Remote {
         name: Option<&WorldName>,
         watch: &Watch,
     ) -> Result<(Transfer, Published)> {
+        self.must_fit(found, lease.store())?;
         let download = Arc::new(Download {
             session: Arc::clone(&self.session),
             lease: lease.clone(),
@@ -102,6 +104,25 @@ impl Remote {
         let transfer = Transfer::of(found.digest, size, &found.blobs, &carried);
         let manifest = if new { size } else { 0 };
         Ok((transfer.with_manifest(manifest), published))
+    }
+
+    /// What a disk can never hold need not be begun. Whether there is room for the rest shows
+    /// when it is written: part of it may be there from an earlier attempt.
+    fn must_fit(&self, found: &Found, store: &Store) -> Result<()> {
+        let disk = rustix::fs::statvfs(store.path())
+            .context(|| format!("look at the disk of {}", store.path().display()))?;
+        let disk = disk.f_blocks.saturating_mul(disk.f_frsize);
+        match found.bytes() {
+            needed if needed <= disk => Ok(()),
+            needed => {
+                let text = format!(
+                    "pull {}: no room for {needed} bytes on the disk of {}, which has {disk}",
+                    self.place,
+                    store.path().display()
+                );
+                Err(Error::new(ErrorKind::NoSpace, text))
+            }
+        }
     }
 
     fn publish(&self, found: &Found, lease: &Lease, name: Option<&WorldName>) -> Result<Published> {

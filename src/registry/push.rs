@@ -117,7 +117,9 @@ impl Transfer {
     ) -> Transfer {
         let mut transfer = Transfer {
             digest,
-            bytes: blobs.iter().map(|(_, size)| size).sum::<u64>() + manifest,
+            bytes: blobs
+                .iter()
+                .fold(manifest, |sum, (_, size)| sum.saturating_add(*size)),
             transferred_bytes: 0,
             blobs: blobs.len() as u64,
             skipped_blobs: 0,

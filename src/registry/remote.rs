@@ -107,9 +107,9 @@ impl Remote {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut waiting = tasks.into_iter();
+        let mut done = Vec::new();
         self.runtime.block_on(async {
             let mut running = JoinSet::new();
-            let mut done = Vec::new();
             loop {
                 while running.len() < PARALLEL
                     && let Some(task) = waiting.next()
@@ -118,7 +118,12 @@ impl Remote {
                 }
                 match running.join_next().await {
                     None => return Ok(done),
-                    Some(Ok(result)) => done.push(result?),
+                    Some(Ok(Ok(result))) => done.push(result),
+                    Some(Ok(Err(error))) => {
+                        // What is in the middle of a write ends it first.
+                        running.shutdown().await;
+                        return Err(error);
+                    }
                     Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
                 }
             }

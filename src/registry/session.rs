@@ -2,6 +2,7 @@
 //!
 //! Credentials go to the registry itself and to no host that it points to.
 
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -179,7 +180,7 @@ impl Session {
         let which = target.digest().or(target.tag()).unwrap_or("latest");
         let url = self.url(&format!("manifests/{which}"))?;
         let request = self.request(Method::GET, url).header(ACCEPT, MANIFESTS);
-        let response = self.send(request, &[StatusCode::OK]).await?;
+        let response = in_time(self.send(request, &[StatusCode::OK])).await?;
         let told = text(response.headers(), "docker-content-digest");
         match bounded(response, MAX_DOCUMENT).await? {
             (bytes, true) => Ok((bytes, told)),
@@ -195,15 +196,25 @@ impl Session {
         let url = self.url(&format!("blobs/{digest}"))?;
         let request = self.request(Method::HEAD, url);
         let expected = [StatusCode::OK, StatusCode::NOT_FOUND];
-        let response = self.send(request, &expected).await?;
+        let response = in_time(self.send(request, &expected)).await?;
         Ok(response.status() == StatusCode::OK)
+    }
+}
+
+/// Waits for something that must not take long to begin or to go on.
+pub(super) async fn in_time<T, E: Into<Failure>>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(SILENCE, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(Failure::Broken(format!("nothing came for {SILENCE:?}"))),
     }
 }
 
 /// Reads a body of at most `limit` bytes; false where there is more.
 async fn bounded(mut response: Response, limit: usize) -> Result<(Vec<u8>, bool), Failure> {
     let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await? {
+    while let Some(piece) = in_time(response.chunk()).await? {
         let room = limit - bytes.len();
         if piece.len() > room {
             bytes.extend_from_slice(&piece[..room]);

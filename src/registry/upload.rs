@@ -1,5 +1,8 @@
 //! One blob to a registry: at once if it is small, else in pieces, going on after
 //! a failure from where the registry says that it is.
+//!
+//! A registry may have lost count: docker-registry goes on between two pieces and
+//! forgets an upload that broke off within one. Then the blob begins again.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -48,7 +51,13 @@ impl Upload {
                 Err(failure) => {
                     let failure = self.explain(failure);
                     self.session.bear(failure, &mut patience).await?;
+                    let before = begun.as_ref().map_or(0, |begun| begun.offset);
                     begun = self.ask_offset(begun).await;
+                    if let Some(begun) = &begun
+                        && begun.offset > before
+                    {
+                        patience.restore();
+                    }
                 }
             }
         }
