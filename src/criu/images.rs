@@ -15,7 +15,7 @@ const MAX_IMAGE: u64 = 64 << 20;
 /// A larger entry than this is not one.
 const MAX_ENTRY: usize = 4 << 20;
 
-const COMMON_MAGIC: u32 = 0x5456_4319;
+pub(super) const COMMON_MAGIC: u32 = 0x5456_4319;
 /// The image's format version that CRIU has written since 1.1.
 const FORMAT: u32 = 2;
 
@@ -66,6 +66,12 @@ pub struct ImageProcess {
     /// Its parent's, 0 for the root.
     #[prost(uint32, required, tag = "2")]
     pub parent: u32,
+    /// Its process group's.
+    #[prost(uint32, required, tag = "3")]
+    pub group: u32,
+    /// Its session's.
+    #[prost(uint32, required, tag = "4")]
+    pub session: u32,
     /// Its threads' ids; the first is its own.
     #[prost(uint32, repeated, packed = "false", tag = "5")]
     pub threads: Vec<u32>,
@@ -159,7 +165,7 @@ fn after_magic(image: &[u8]) -> Option<&[u8]> {
 }
 
 /// Messages, each after its length.
-fn split(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
+pub(super) fn split(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
     let mut entries = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -194,7 +200,7 @@ pub fn processes(directory: &Path) -> Result<Vec<ImageProcess>> {
     tree(&need(Kind::Tree)?)
 }
 
-fn check_inventory(image: &[u8]) -> Result<()> {
+pub(super) fn check_inventory(image: &[u8]) -> Result<()> {
     let kind = Kind::Inventory;
     let entries = entries(image, kind)?;
     let [entry] = entries[..] else {
@@ -211,7 +217,7 @@ fn check_inventory(image: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn tree(image: &[u8]) -> Result<Vec<ImageProcess>> {
+pub(super) fn tree(image: &[u8]) -> Result<Vec<ImageProcess>> {
     let kind = Kind::Tree;
     let mut processes: Vec<ImageProcess> = Vec::new();
     let mut known = std::collections::HashSet::new();
@@ -248,6 +254,8 @@ mod tests {
         ImageProcess {
             pid,
             parent,
+            group: pid,
+            session: 1,
             threads,
         }
         .encode_to_vec()

@@ -6,6 +6,7 @@
 
 mod cause;
 pub mod driver;
+pub mod dumped;
 pub mod features;
 mod guard;
 pub mod images;

@@ -80,13 +80,18 @@ fn connection(socket: &[Field<'_>]) -> Option<(End, End)> {
     Some((source, peer))
 }
 
-/// An address as CRIU writes it: one or four words in the machine's byte order.
+/// The address in a field.
 fn address(socket: &[Field<'_>], wanted: u32) -> Option<IpAddr> {
     let words = socket.iter().filter(|field| field.number == wanted);
     let words: Vec<u32> = words
         .map(|field| u32::try_from(field.varint()?).ok())
         .collect::<Option<_>>()?;
-    match words[..] {
+    ip_of(&words)
+}
+
+/// An address as CRIU writes it: one or four words in the machine's byte order.
+pub(super) fn ip_of(words: &[u32]) -> Option<IpAddr> {
+    match *words {
         [word] => Some(IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes()))),
         [a, b, c, d] => {
             let mut bytes = [0; 16];
