@@ -5,6 +5,7 @@
 //! [`ErrorKind::codes`](crate::ErrorKind::codes); a usage error is 2.
 
 mod checkpoint;
+mod diff;
 mod doctor;
 mod fsck;
 mod gc;
@@ -20,6 +21,8 @@ mod rm;
 mod shell;
 mod tag;
 mod verify;
+
+use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -57,6 +60,8 @@ enum Verb {
     Ls(ls::Args),
     /// Show what a world consists of
     Inspect(inspect::Args),
+    /// Show what differs between two worlds
+    Diff(diff::Args),
     /// Give a world one more name
     Tag(tag::Args),
     /// Remove worlds, or names of them
@@ -98,9 +103,11 @@ impl Cli {
     }
 }
 
-/// Runs the verb.
-pub fn run(cli: Cli) -> Result<()> {
-    match cli.verb {
+/// Runs the verb. The exit status of one that did what it should.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let ran = match cli.verb {
+        // Its status may be the answer.
+        Verb::Diff(args) => return diff::run(&args, cli.format),
         Verb::Checkpoint(args) => checkpoint::run(&args, cli.format),
         Verb::Restore(args) => restore::run(&args, cli.format),
         Verb::Ls(args) => ls::run(&args, cli.format),
@@ -115,7 +122,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Doctor(args) => doctor::run(&args, cli.format),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),
-    }
+    };
+    ran.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -29,6 +29,17 @@ impl Addresses {
         Some((place.after(skipped as u32), more))
     }
 
+    /// How many pages from this one on the world has not; a page that it has makes 0.
+    pub fn gap(&self, page: u64) -> u64 {
+        let after = self
+            .runs
+            .partition_point(|(run, _)| run.page + run.count <= page);
+        match self.runs.get(after) {
+            Some((next, _)) => next.page.saturating_sub(page),
+            None => u64::MAX,
+        }
+    }
+
     /// All runs, by rising address.
     pub fn runs(&self) -> &[(Extent, Place)] {
         &self.runs

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! packer, unpacker, check   whole worlds, on all cores
+//! difference                how many pages of two worlds differ
 //!   ├─ plan, stale          what a packer has found so far; which packs it leaves
 //!   ├─ known                which pages the packs of this host's store have
 //!   ├─ index                page of an address space -> page of a pack
@@ -16,6 +17,9 @@
 
 pub mod addresses;
 pub mod check;
+pub mod difference;
+#[cfg(test)]
+mod difference_tests;
 pub mod frame;
 #[cfg(test)]
 mod golden_tests;

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod checksum;
 pub mod config;
 pub mod credential;
+pub mod diff;
 pub mod directory;
 pub mod env;
 pub mod file_name;

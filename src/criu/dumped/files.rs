@@ -40,7 +40,9 @@ impl Files {
             let memfd = entry.memfd.as_ref();
             let memfd = memfd.and_then(|memfd| inodes.get(&memfd.inode.into()));
             let path = |id: u32| Some(entries.get(&id)?.regular.as_ref()?.path.as_slice());
-            files.files.insert(*id, Arc::new(file::of(entry, memfd, path)));
+            files
+                .files
+                .insert(*id, Arc::new(file::of(entry, memfd, path)));
             if let Some(memfd) = memfd {
                 files.memfds.insert(*id, memfd.clone());
             }

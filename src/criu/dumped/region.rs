@@ -121,9 +121,10 @@ fn region(area: &Area, files: &Files) -> Region {
         _ => Backing::Private,
     };
     let name = match file {
-        Some(id) if is(FILE_PRIVATE | FILE_SHARED | MEMFD) => {
-            files.get(id).map(|file| file.name.clone()).unwrap_or_default()
-        }
+        Some(id) if is(FILE_PRIVATE | FILE_SHARED | MEMFD) => files
+            .get(id)
+            .map(|file| file.name.clone())
+            .unwrap_or_default(),
         _ => special(area.status).into(),
     };
     Region {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::message::*;
 use super::*;
@@ -37,10 +37,7 @@ fn dump() -> Images {
             command: b"sleep".to_vec(),
         }),
         thread: Some(ThreadCore {
-            credentials: Some(Credentials {
-                user: 7,
-                group: 8,
-            }),
+            credentials: Some(Credentials { user: 7, group: 8 }),
         }),
     };
     let area = |start, end, shared, status| {
@@ -95,21 +92,39 @@ fn dump() -> Images {
     };
     let images = [
         ("inventory.img", image(&[0x5831_3116], &[vec![8, 2]])),
-        ("pstree.img", image(&[COMMON, 0x5027_3030], &[process.encode_to_vec()])),
-        ("core-1.img", image(&[COMMON, 0x5505_3847], &[core.encode_to_vec()])),
+        (
+            "pstree.img",
+            image(&[COMMON, 0x5027_3030], &[process.encode_to_vec()]),
+        ),
+        (
+            "core-1.img",
+            image(&[COMMON, 0x5505_3847], &[core.encode_to_vec()]),
+        ),
         ("mm-1.img", image(&[COMMON, 0x5749_2820], &[map])),
-        ("ids-1.img", image(&[COMMON, 0x5443_2030], &[Ids { files: 4 }.encode_to_vec()])),
-        ("fs-1.img", image(&[COMMON, 0x5140_3912], &[places.encode_to_vec()])),
+        (
+            "ids-1.img",
+            image(&[COMMON, 0x5443_2030], &[Ids { files: 4 }.encode_to_vec()]),
+        ),
+        (
+            "fs-1.img",
+            image(&[COMMON, 0x5140_3912], &[places.encode_to_vec()]),
+        ),
         (
             "fdinfo-4.img",
             image(
                 &[COMMON, 0x5621_3732],
-                &[descriptor(6, 3).encode_to_vec(), descriptor(5, 0).encode_to_vec()],
+                &[
+                    descriptor(6, 3).encode_to_vec(),
+                    descriptor(5, 0).encode_to_vec(),
+                ],
             ),
         ),
         (
             "files.img",
-            image(&[COMMON, 0x5630_3138], &[file.encode_to_vec(), socket.encode_to_vec()]),
+            image(
+                &[COMMON, 0x5630_3138],
+                &[file.encode_to_vec(), socket.encode_to_vec()],
+            ),
         ),
     ];
     Images(images.map(|(name, image)| (name.to_owned(), image)).into())
@@ -127,12 +142,20 @@ fn a_dump_is_read() {
     assert_eq!(process.executable.as_deref(), Some(&b"/bin/sleep"[..]));
     assert_eq!(process.cwd.as_deref(), Some(&b"/bin/sleep"[..]));
     assert_eq!(process.root, None);
-    let backings: Vec<_> = process.regions.iter().map(|region| region.backing).collect();
+    let backings: Vec<_> = process
+        .regions
+        .iter()
+        .map(|region| region.backing)
+        .collect();
     let shared = Backing::Shared { id: 77, first: 1 };
     assert_eq!(backings, [Backing::PrivateFile, Backing::Private, shared]);
     assert_eq!(&*process.regions[0].name, b"/bin/sleep");
     assert_eq!(&*process.regions[1].name, b"[heap]");
-    let open: Vec<_> = process.files.iter().map(|open| (open.fd, open.file.kind)).collect();
+    let open: Vec<_> = process
+        .files
+        .iter()
+        .map(|open| (open.fd, open.file.kind))
+        .collect();
     assert_eq!(open, [(0, "file"), (3, "tcp")]);
     let socket = &process.files[1].file;
     assert_eq!(&*socket.name, b"127.0.0.1:80");
@@ -146,18 +169,27 @@ fn what_is_missing_or_does_not_fit_is_an_error() {
         images.0.remove(name);
         let error = processes(&images).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CorruptWorld, "{name}");
-        assert!(error.to_string().contains(name) || name == "files.img", "{error}");
+        assert!(
+            error.to_string().contains(name) || name == "files.img",
+            "{error}"
+        );
     }
     for name in ["mm-1.img", "fdinfo-4.img", "files.img", "core-1.img"] {
         let mut images = dump();
         images.0.get_mut(name).unwrap().pop();
-        assert_eq!(processes(&images).unwrap_err().kind(), ErrorKind::CorruptWorld);
+        assert_eq!(
+            processes(&images).unwrap_err().kind(),
+            ErrorKind::CorruptWorld
+        );
         // Everything twice.
         let mut images = dump();
         let image = images.0.get_mut(name).unwrap();
         let again = image[8..].to_vec();
         image.extend(again);
-        assert_eq!(processes(&images).unwrap_err().kind(), ErrorKind::CorruptWorld);
+        assert_eq!(
+            processes(&images).unwrap_err().kind(),
+            ErrorKind::CorruptWorld
+        );
     }
     let mut images = dump();
     images.0.remove("mm-1.img");

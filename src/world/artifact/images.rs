@@ -4,12 +4,13 @@
 //! fields fixed, so that the same images are the same bytes. A reader takes what
 //! `world.json` lists, in its order and its sizes, and nothing else.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use tar::{Archive, Builder, EntryType, Header};
 use zstd::stream::{read::Decoder, write::Encoder};
 
-use crate::digest::Hashing;
+use crate::digest::{Digest, Hashing};
 use crate::error::IoContext;
 use crate::world::directory::WorldDirWriter;
 use crate::world::manifest::PartFile;
@@ -58,13 +59,50 @@ pub(super) fn write<R: Read>(
 
 /// Writes the images of an archive into a world directory. Each must be what `files` says.
 pub(super) fn read(archive: impl Read, files: &[&PartFile], out: &WorldDirWriter) -> Result<()> {
-    let damaged = |error: io::Error| {
-        Error::caused_by(
-            ErrorKind::CorruptWorld,
-            "the archive of CRIU's images",
-            error,
-        )
-    };
+    each(archive, files, &mut |file, image| {
+        let mut writer = out.file(file.name.as_str())?;
+        io::copy(image, &mut writer).context(|| format!("write {}", file.name))?;
+        match writer.finish() == *file {
+            true => Ok(()),
+            false => Err(altered(file)),
+        }
+    })
+}
+
+/// Reads some images of an archive, together of no more than `limit` bytes, by their names.
+pub(super) fn collect(
+    archive: impl Read,
+    files: &[&PartFile],
+    is_wanted: impl Fn(&str) -> bool,
+    limit: u64,
+) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut wanted = BTreeMap::new();
+    let mut left = limit;
+    each(archive, files, &mut |file, image| {
+        if !is_wanted(file.name.as_str()) {
+            return Ok(());
+        }
+        left = left.checked_sub(file.size).ok_or_else(|| {
+            let text = format!("CRIU's images have more than {} MiB", limit >> 20);
+            Error::new(ErrorKind::CorruptWorld, text)
+        })?;
+        let mut bytes = Vec::new();
+        image.read_to_end(&mut bytes).map_err(damaged)?;
+        if (Digest::of(&bytes), bytes.len() as u64) != (file.sha256, file.size) {
+            return Err(altered(file));
+        }
+        wanted.insert(file.name.to_string(), bytes);
+        Ok(())
+    })?;
+    Ok(wanted)
+}
+
+/// Hands over each image of an archive, which are those of `files`.
+fn each(
+    archive: impl Read,
+    files: &[&PartFile],
+    take: &mut dyn FnMut(&PartFile, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
     let mut decoder = Decoder::new(archive).map_err(damaged)?;
     decoder.window_log_max(MOST_WINDOW_LOG).map_err(damaged)?;
     let size: u64 = files.iter().map(|file| archived(file.size)).sum();
@@ -83,19 +121,25 @@ pub(super) fn read(archive: impl Read, files: &[&PartFile], out: &WorldDirWriter
                 "images in another order or size than world.json says",
             ));
         }
-        let mut writer = out.file(file.name.as_str())?;
-        io::copy(&mut entry, &mut writer).context(|| format!("write {}", file.name))?;
-        if writer.finish() != **file {
-            return Err(unlike(&format!(
-                "{} with another content than world.json says",
-                file.name
-            )));
-        }
+        take(file, &mut entry)?;
     }
     match expected.next() {
         None => Ok(()),
         Some(file) => Err(unlike(&format!("no {}", file.name))),
     }
+}
+
+fn damaged(error: io::Error) -> Error {
+    Error::caused_by(
+        ErrorKind::CorruptWorld,
+        "the archive of CRIU's images",
+        error,
+    )
+}
+
+fn altered(file: &PartFile) -> Error {
+    let name = &file.name;
+    unlike(&format!("{name} with another content than world.json says"))
 }
 
 /// Hashes what is read through it.

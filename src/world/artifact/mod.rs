@@ -19,6 +19,7 @@
 mod annotations;
 mod images;
 mod layout;
+mod look;
 mod pack;
 mod rootfs;
 mod unpack;
@@ -26,6 +27,7 @@ mod verify;
 
 pub use annotations::{LINEAGE, ORIGIN, origin_of, parent_of};
 pub use layout::{Artifact, Content};
+pub use look::{OpenedWorld, RootfsLayers};
 pub use pack::{PackRequest, PackedWorld, Parent, last_world_of, pack};
 pub use unpack::{load, unpack};
 pub use verify::{VerifyReport, verify};

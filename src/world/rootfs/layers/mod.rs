@@ -33,7 +33,9 @@
 //! ends there. Memory grows with the number of names, never with file sizes.
 
 mod archive;
+mod changes;
 mod compress;
+mod content;
 mod delta;
 mod full;
 mod merge;
@@ -43,6 +45,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{Aspects, Change, Inode, Layers, Seen, changes};
 pub use delta::{Outcome, WhyFull, write_delta};
 pub use full::write_full;
 pub use merge::merge;

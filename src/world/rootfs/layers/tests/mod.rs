@@ -2,6 +2,7 @@
 //! model of what an OCI runtime does, and hostile input.
 
 mod cases;
+mod changes;
 mod hostile;
 mod lineage;
 mod oci;

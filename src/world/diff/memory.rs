@@ -1,0 +1,251 @@
+//! Memory: regions by address, and how many of their pages differ.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+use super::listing::{Change, Listing};
+use super::processes::pairs;
+use crate::Result;
+use crate::criu::dumped::{Backing, Process, Region};
+use crate::criu::pagemap::Space;
+use crate::memory::PAGE_SIZE;
+use crate::memory::addresses::Addresses;
+use crate::memory::difference::{Counts, Difference, Stretch};
+use crate::memory::index::Index;
+use crate::store::Store;
+use crate::world::raw_text::RawText;
+
+/// What differs in memory. Pages have 4096 bytes; those of zeros do not count, nor do those
+/// that are as in their file. Memory that processes share counts once.
+#[derive(Debug, Serialize)]
+pub struct MemoryDiff {
+    /// Pages of the first world.
+    pub pages_before: u64,
+    /// Pages of the second.
+    pub pages_after: u64,
+    /// Pages whose content is not the same.
+    pub pages_differing: u64,
+    /// By process and address.
+    #[serde(flatten)]
+    pub list: Listing<RegionChange>,
+}
+
+/// A region that differs.
+#[derive(Debug, Serialize)]
+pub struct RegionChange {
+    /// The process.
+    pub pid: u32,
+    /// What happened to it.
+    pub change: Change,
+    /// In what it differs: `address`, `protection`, `name`, `sharing`, `pages`.
+    pub what: Vec<&'static str>,
+    /// In the first world.
+    pub before: Option<RegionView>,
+    /// In the second.
+    pub after: Option<RegionView>,
+    /// Its pages in the first world.
+    pub pages_before: u64,
+    /// In the second.
+    pub pages_after: u64,
+    /// Pages whose content is not the same.
+    pub pages_differing: u64,
+}
+
+/// A region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegionView {
+    /// Its first address, hexadecimal.
+    pub start: String,
+    /// The address after its last, hexadecimal.
+    pub end: String,
+    /// As in `/proc/PID/maps`: `rw-p`.
+    pub protection: String,
+    /// The file's path, or a name in brackets; empty for plain memory.
+    pub name: RawText,
+}
+
+impl RegionView {
+    fn of(region: &Region) -> RegionView {
+        let bit = |bit: u32, letter: char| match region.protection & bit {
+            0 => '-',
+            _ => letter,
+        };
+        let sharing = if region.shared { 's' } else { 'p' };
+        RegionView {
+            start: format!("{:#x}", region.start),
+            end: format!("{:#x}", region.end),
+            protection: [bit(1, 'r'), bit(2, 'w'), bit(4, 'x'), sharing]
+                .iter()
+                .collect(),
+            name: RawText(region.name.to_vec()),
+        }
+    }
+}
+
+type World<'a> = (&'a [Process], &'a Index);
+
+pub(super) fn compare(before: World<'_>, after: World<'_>, store: &Store) -> Result<MemoryDiff> {
+    let mut comparison = Comparison {
+        pages: Difference::new(before.1, after.1, store),
+        shared: (Spaces::new(before.1), Spaces::new(after.1)),
+        counted: HashSet::new(),
+        diff: MemoryDiff {
+            pages_before: 0,
+            pages_after: 0,
+            pages_differing: 0,
+            list: Listing::default(),
+        },
+    };
+    for (pid, (old, new)) in pairs(before.0, after.0) {
+        let private = |index| Addresses::of(index, Space::Process(pid.into()));
+        let spaces = (
+            old.and_then(|_| private(before.1)),
+            new.and_then(|_| private(after.1)),
+        );
+        let regions = (regions(old), regions(new));
+        for (old, new) in matched(regions.0, regions.1) {
+            comparison.region(pid, (old, spaces.0.as_ref()), (new, spaces.1.as_ref()))?;
+        }
+    }
+    Ok(comparison.diff)
+}
+
+fn regions(process: Option<&Process>) -> &[Region] {
+    process.map_or(&[], |process| &process.regions)
+}
+
+struct Comparison<'a> {
+    pages: Difference<'a>,
+    shared: (Spaces<'a>, Spaces<'a>),
+    /// Shared memory that is in the sums.
+    counted: HashSet<[Option<(u64, u64, u64)>; 2]>,
+    diff: MemoryDiff,
+}
+
+impl Comparison<'_> {
+    fn region(
+        &mut self,
+        pid: u32,
+        old: (Option<&Region>, Option<&Addresses>),
+        new: (Option<&Region>, Option<&Addresses>),
+    ) -> Result<()> {
+        let before = old.0.map(|region| self.shared.0.stretch(region, old.1));
+        let after = new.0.map(|region| self.shared.1.stretch(region, new.1));
+        let counts = self.pages.count(before, after)?;
+        self.add_up(old.0, new.0, counts);
+        let (before, after) = (old.0.map(RegionView::of), new.0.map(RegionView::of));
+        if before == after && counts.differing == 0 {
+            return Ok(());
+        }
+        let change = Change::of(before.as_ref(), after.as_ref());
+        let what = match (&before, &after) {
+            (Some(before), Some(after)) => differing(before, after, counts),
+            _ => Vec::new(),
+        };
+        let views = [&before, &after].into_iter().flatten();
+        let texts = views.map(|view| view.name.0.len() + 50).sum();
+        let item = RegionChange {
+            pid,
+            change,
+            what,
+            before,
+            after,
+            pages_before: counts.before,
+            pages_after: counts.after,
+            pages_differing: counts.differing,
+        };
+        self.diff.list.push(change, item, texts);
+        Ok(())
+    }
+
+    /// Adds to the sums what is not in them.
+    fn add_up(&mut self, old: Option<&Region>, new: Option<&Region>, counts: Counts) {
+        let shared = |region: Option<&Region>| match region?.backing {
+            Backing::Shared { id, first } => Some((id, first, region?.end - region?.start)),
+            _ => None,
+        };
+        let memory = [shared(old), shared(new)];
+        if memory.iter().any(Option::is_some) && !self.counted.insert(memory) {
+            return;
+        }
+        self.diff.pages_before += counts.before;
+        self.diff.pages_after += counts.after;
+        self.diff.pages_differing += counts.differing;
+    }
+}
+
+fn differing(before: &RegionView, after: &RegionView, counts: Counts) -> Vec<&'static str> {
+    let address = (&before.start, &before.end) != (&after.start, &after.end);
+    let rwx = |view: &RegionView| view.protection.get(..3).map(str::to_owned);
+    let sharing = |view: &RegionView| view.protection.get(3..).map(str::to_owned);
+    let all = [
+        ("address", address),
+        ("protection", rwx(before) != rwx(after)),
+        ("name", before.name != after.name),
+        ("sharing", sharing(before) != sharing(after)),
+        ("pages", counts.differing > 0),
+    ];
+    let differing = all.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(name, _)| name).collect()
+}
+
+/// Memory that processes of a world share, by CRIU's ids.
+struct Spaces<'a> {
+    index: &'a Index,
+    known: HashMap<u64, Option<Addresses>>,
+}
+
+impl<'a> Spaces<'a> {
+    fn new(index: &'a Index) -> Spaces<'a> {
+        Spaces {
+            index,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Where the pages of a region are; `private` has those of the process.
+    fn stretch<'s>(&'s mut self, region: &Region, private: Option<&'s Addresses>) -> Stretch<'s> {
+        let start = region.start / PAGE_SIZE as u64;
+        let (addresses, first) = match region.backing {
+            Backing::Private | Backing::PrivateFile => (private, start),
+            Backing::Shared { id, first } => {
+                let index = self.index;
+                let space = || Addresses::of(index, Space::Shared(id));
+                (self.known.entry(id).or_insert_with(space).as_ref(), first)
+            }
+            Backing::Elsewhere => (None, 0),
+        };
+        Stretch {
+            start,
+            end: region.end / PAGE_SIZE as u64,
+            addresses,
+            first,
+            zeros: matches!(region.backing, Backing::Private | Backing::Shared { .. }),
+        }
+    }
+}
+
+type Matched<'a> = (Option<&'a Region>, Option<&'a Region>);
+
+/// Regions that begin at the same address, of the others those that end at the same, and
+/// what is left; by rising address.
+fn matched<'a>(before: &'a [Region], after: &'a [Region]) -> Vec<Matched<'a>> {
+    let mut rest: BTreeMap<u64, &Region> =
+        after.iter().map(|region| (region.start, region)).collect();
+    let mut pairs: Vec<Matched> = Vec::with_capacity(before.len());
+    for old in before {
+        pairs.push((Some(old), rest.remove(&old.start)));
+    }
+    let mut by_end: HashMap<u64, &Region> =
+        rest.values().map(|region| (region.end, *region)).collect();
+    for (old, new) in pairs.iter_mut().filter(|(_, new)| new.is_none()) {
+        *new = old.and_then(|old| by_end.remove(&old.end));
+    }
+    pairs.extend(by_end.into_values().map(|new| (None, Some(new))));
+    pairs.sort_by_key(|(old, new)| {
+        let start = |region: &Option<&Region>| region.map_or(u64::MAX, |region| region.start);
+        start(old).min(start(new))
+    });
+    pairs
+}
