@@ -117,7 +117,7 @@ fn pages_are_told_by_their_content() {
     let moved = Some([11, 13, 10]);
     assert_eq!(
         count((&before, at), (&before, moved), true),
-        counts(3, 2, 3)
+        counts(3, 2, 4)
     );
 }
 
