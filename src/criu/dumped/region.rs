@@ -85,7 +85,7 @@ pub(super) fn read(images: &Images, files: &Files, pid: u32) -> Result<MemoryMap
         let area = field.bytes().unwrap_or_default();
         let region = region(&decode(&name, area)?, files);
         let end = regions.last().map_or(0, |before| before.end);
-        let whole = region.start % PAGE == 0 && region.end % PAGE == 0;
+        let whole = region.start.is_multiple_of(PAGE) && region.end.is_multiple_of(PAGE);
         if !whole || region.start < end || region.start >= region.end {
             return Err(damaged(
                 &name,
