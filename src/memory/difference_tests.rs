@@ -12,7 +12,9 @@ use super::images::Images;
 use super::index::{Index, MAX_INDEX};
 use super::packer;
 use super::page::PAGE_SIZE;
+use super::sharing::Sharing;
 use crate::criu::pagemap::Space;
+use crate::digest::Digest;
 use crate::store::Store;
 
 /// Pages by number; the content is a number, too: 0 is a page of zeros.
@@ -45,7 +47,11 @@ fn pack(store: &Store, pages: &Pages) -> Index {
     let folder = File::open(dir.path()).unwrap();
     let images = Images::look(folder.as_fd(), ["pages-1.img", "pagemap-7.img"]).unwrap();
     let lease = store.lease().unwrap();
-    let packed = packer::pack(&images, &lease, &|_| {}).unwrap();
+    let sharing = Sharing {
+        origin: Digest::of(b"one"),
+        all: false,
+    };
+    let packed = packer::pack(&images, &lease, &sharing, &|_| {}).unwrap();
     // The packs stay: nothing sweeps in these tests.
     Index::parse(store.read(&packed.index.digest, MAX_INDEX).unwrap()).unwrap()
 }
