@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// From top to bottom: a module may use those on its own level and below.
 const LEVELS: [&[&str]; 6] = [
     &["cli", "shim"],
-    &["containerd", "registry"],
+    &["archive", "containerd", "registry"],
     &["world"],
     &["memory"],
     &["cgroup", "criu", "hooks", "runtime", "store"],

@@ -7,8 +7,10 @@
 mod checkpoint;
 mod diff;
 mod doctor;
+mod export;
 mod fsck;
 mod gc;
+mod import;
 mod inspect;
 mod ls;
 mod output;
@@ -76,6 +78,10 @@ enum Verb {
     Push(push::Args),
     /// Fetch a world from a registry
     Pull(pull::Args),
+    /// Write a world to a file: a checkpoint archive or an OCI layout
+    Export(export::Args),
+    /// Take a world from a file, a world directory, or an image by `ctr container checkpoint`
+    Import(import::Args),
     /// Check whether this host can run, freeze and restore containers
     Doctor(doctor::Args),
     /// Print completions for a shell
@@ -119,6 +125,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Verify(args) => verify::run(&args, cli.format),
         Verb::Push(args) => push::run(&args, cli.format),
         Verb::Pull(args) => pull::run(&args, cli.format),
+        Verb::Export(args) => export::run(&args, cli.format),
+        Verb::Import(args) => import::run(&args, cli.format),
         Verb::Doctor(args) => doctor::run(&args, cli.format),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),

@@ -1,6 +1,7 @@
 //! Talking to containerd over its socket, from a command that otherwise never waits.
 
 mod containers;
+mod content;
 mod images;
 mod snapshots;
 mod tasks;

@@ -12,6 +12,7 @@ mod guard;
 pub mod images;
 pub mod log;
 pub mod pagemap;
+pub mod pagemap_counts;
 pub mod rpc;
 pub mod tcp_image;
 pub mod timer_image;

@@ -90,7 +90,7 @@ impl Document {
     }
 
     /// Whether a media type is a document's.
-    pub(super) fn is_one(media_type: &MediaType) -> bool {
+    pub fn is_one(media_type: &MediaType) -> bool {
         matches!(media_type, MediaType::ImageManifest | MediaType::ImageIndex)
             || [DOCKER_MANIFEST, DOCKER_INDEX].contains(&media_type.as_ref())
     }

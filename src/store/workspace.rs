@@ -95,6 +95,32 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The rescued folder that `path` is in, if it is in one and its owner is dead. It stays
+    /// until [`Workspace::remove`].
+    ///
+    /// [`ErrorKind::WrongState`] where its owner lives.
+    pub fn rescued_around(&self, path: &Path) -> Result<Option<Workspace>> {
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let inside = whole(path);
+        let rescued = self.rescued()?;
+        let Some(path) = rescued.iter().find(|it| inside.starts_with(whole(it))) else {
+            return Ok(None);
+        };
+        match try_lock(path)? {
+            Some(lock) => Ok(Some(Workspace {
+                path: path.clone(),
+                owned: false,
+                _lock: lock,
+            })),
+            None => Err(Error::new(
+                ErrorKind::WrongState,
+                format!("{} is still being worked on: wait for it", path.display()),
+            )),
+        }
+    }
+}
+
 impl Workspace {
     /// Where it is.
     pub fn path(&self) -> &Path {
