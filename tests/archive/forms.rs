@@ -1,7 +1,7 @@
 //! Every form of a world as a file, out and in.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::verbs::World;
@@ -179,7 +179,7 @@ fn private_folder(path: &Path) {
     made.expect("a folder");
 }
 
-fn copy(from: &Path, to: &PathBuf) {
+fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.expect("run cp").success());
 }
