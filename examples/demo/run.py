@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 WORLD, RUNC = "io.containerd.world.v1", "io.containerd.runc.v2"
 IMAGE, SERVICE = "docker.io/library/python:latest", Path(__file__).with_name("counter.py")
 GREETING = "hello from the first life"
@@ -264,13 +265,15 @@ def main():
     if os.environ.get("WORLDSHIM_LAB") != "1":
         sys.exit("this runs in the lab: examples/demo/demo")
     print("Worldshim freezes a running container into an image and brings it back: memory, files,")
-    print("environment. Everything below is containerd's own client, ctr; only the runtime is ours.")
+    print("environment. First with containerd's own client, ctr; only the runtime is ours.")
     ours, theirs = {}, {}
     demo(ours)
     step(7, "The same with the stock runc shim, for comparison")
     say("(a moment, not shown)")
     stock(theirs)
     table(ours, theirs)
+    import worlds  # It uses what is defined here.
+    worlds.tell(8)
     print("\n" + painted("1", "What to try next"))
     say("tests/lab/run bash                 a shell in this lab: ctr, nerdctl, and the images busybox, python, redis")
     say("tests/lab/run world doctor         what a node needs, checked line by line")
@@ -279,6 +282,7 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["run"] = sys.modules["__main__"]
     try:
         main()
     except (Wrong, OSError, KeyError, ValueError) as error:
