@@ -10,6 +10,8 @@ use crate::{Error, ErrorKind};
 
 /// Tries of one request, or of one piece of a blob: with the pauses between, 6 seconds.
 const MOST_TRIES: u32 = 6;
+/// The same for the first contact.
+const FIRST_TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Most of what a registry says that is repeated.
@@ -178,12 +180,30 @@ pub(super) fn chain(error: &dyn StdError) -> String {
 }
 
 /// How often something was tried in vain.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Patience {
     tries: u32,
+    most: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            tries: 0,
+            most: MOST_TRIES,
+        }
+    }
 }
 
 impl Patience {
+    /// Less of it: for a registry that has never answered.
+    pub fn short() -> Patience {
+        Patience {
+            tries: 0,
+            most: FIRST_TRIES,
+        }
+    }
+
     /// Something was achieved: all tries are there again.
     pub fn restore(&mut self) {
         self.tries = 0;
@@ -192,7 +212,7 @@ impl Patience {
     /// Waits before another try, or gives the failure back where none may help.
     pub async fn bear(&mut self, failure: Failure) -> Result<(), Failure> {
         self.tries += 1;
-        if !failure.may_pass() || self.tries >= MOST_TRIES {
+        if !failure.may_pass() || self.tries >= self.most {
             return Err(failure);
         }
         let pause = FIRST_PAUSE * 2_u32.pow(self.tries - 1);

@@ -1,12 +1,12 @@
 //! A world of a registry comes to the store: looked at first, published last.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
 
 use super::download::Download;
 use super::failure::Failure;
 use super::remote::Remote;
-use super::{Transfer, Watch};
+use super::{Carried, Transfer, Watch};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{check, sharing::Sharing};
@@ -83,27 +83,43 @@ impl Remote {
         watch: &Watch,
     ) -> Result<(Transfer, Published)> {
         self.must_fit(found, lease.store())?;
-        let download = Arc::new(Download {
-            session: Arc::clone(&self.session),
-            lease: lease.clone(),
-            watch: Arc::clone(watch),
-        });
-        let tasks = found.blobs.iter().map(|(digest, size)| {
-            let (digest, size) = (*digest, *size);
-            let (download, place) = (Arc::clone(&download), self.place.clone());
-            async move {
-                let doing = format!("pull blob {digest} of {place}");
-                let carried = download.run(&digest, size).await;
-                carried.map_err(|failure: Failure| failure.into_error(&doing, place.registry()))
-            }
-        });
-        let carried = self.all(tasks)?;
+        let carried = self.fetch(found, lease, watch)?;
         let new = lease.store().blob_size(&found.digest)?.is_none();
         let published = self.publish(found, lease, name)?;
         let size = found.manifest.len() as u64;
         let transfer = Transfer::of(found.digest, size, &found.blobs, &carried);
         let manifest = if new { size } else { 0 };
         Ok((transfer.with_manifest(manifest), published))
+    }
+
+    /// Fetches all blobs, and reads the packs among them as they come.
+    fn fetch(&self, found: &Found, lease: &Lease, watch: &Watch) -> Result<Vec<Carried>> {
+        let download = Arc::new(Download {
+            session: Arc::clone(&self.session),
+            lease: lease.clone(),
+            watch: Arc::clone(watch),
+        });
+        let (arrived, arrivals) = mpsc::channel();
+        let tasks = found.blobs.iter().map(move |(digest, size)| {
+            let (digest, size, arrived) = (*digest, *size, arrived.clone());
+            let (download, place) = (Arc::clone(&download), self.place.clone());
+            async move {
+                let doing = format!("pull blob {digest} of {place}");
+                let carried = download.run(&digest, size).await;
+                // Nobody listens any more where an earlier one was bad, which is told then.
+                let _ = arrived.send(digest);
+                carried.map_err(|failure: Failure| failure.into_error(&doing, place.registry()))
+            }
+        });
+        std::thread::scope(|scope| {
+            let admission = scope.spawn(move || admit(found, lease, &arrivals));
+            let carried = self.all(tasks)?;
+            let admitted = admission
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            admitted.map_err(|error| error.within(format!("pull {}", self.place)))?;
+            Ok(carried)
+        })
     }
 
     /// What a disk can never hold need not be begun. Whether there is room for the rest shows
@@ -130,16 +146,24 @@ impl Remote {
         let publish = || {
             lease.put(&found.manifest)?;
             artifact::load(store, &found.digest)?;
-            let packs: Vec<Digest> = found.artifact.packs.iter().map(|p| p.digest).collect();
-            let sharing = Sharing {
-                origin: artifact::origin_of(&found.artifact),
-                all: false,
-            };
-            check::admit(&packs, lease, &sharing, &|_| {})?;
             store.publish(lease, &found.manifest, &found.artifact.annotations, name)
         };
         publish().map_err(|error| error.within(format!("pull {}", self.place)))
     }
+}
+
+/// Makes the pages of packs known as they arrive.
+fn admit(found: &Found, lease: &Lease, arrivals: &mpsc::Receiver<Digest>) -> Result<()> {
+    let packs = found.artifact.packs.iter().map(|pack| pack.digest);
+    let packs: BTreeSet<Digest> = packs.collect();
+    let sharing = Sharing {
+        origin: artifact::origin_of(&found.artifact),
+        all: false,
+    };
+    for digest in arrivals.iter().filter(|digest| packs.contains(digest)) {
+        check::admit(&[digest], lease, &sharing, &|_| {})?;
+    }
+    Ok(())
 }
 
 /// Every blob of a world once, the largest first.

@@ -75,17 +75,28 @@ impl Remote {
             session: Arc::new(session),
             place: place.clone(),
         };
-        remote.insist(&doing, || remote.session.login())?;
+        remote.keep_trying(&doing, Patience::short(), || remote.session.login())?;
         Ok(remote)
     }
 
     /// Does one thing, with a few tries where the network fails.
-    pub(super) fn insist<T, F>(&self, doing: &str, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(super) fn insist<T, F>(&self, doing: &str, attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.keep_trying(doing, Patience::default(), attempt)
+    }
+
+    fn keep_trying<T, F>(
+        &self,
+        doing: &str,
+        mut patience: Patience,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         let tried = self.runtime.block_on(async {
-            let mut patience = Patience::default();
             loop {
                 match attempt().await {
                     Ok(done) => return Ok(done),

@@ -17,10 +17,10 @@ use super::{Carried, Moved, Watch};
 use crate::digest::{Digest, hash_file};
 use crate::{Error, ErrorKind};
 
-/// Largest piece sent by one request, in bytes.
+/// Largest piece sent by one request, in bytes: less than what proxies let through.
 const PIECE: u64 = 32 << 20;
-/// What is read from the disk at once, in bytes.
-const BLOCK: u64 = 256 << 10;
+/// What is read from the disk at once, in bytes: small enough for the allocator to use again.
+const BLOCK: u64 = 64 << 10;
 const BYTES: &str = "application/octet-stream";
 
 pub(super) struct Upload {
