@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! world.json            first, so that a reader knows what is to come
+//! lineage.json          the world that it follows
 //! config.dump, spec.dump, status.dump    about the container
 //! deleted.files         where files of the image are gone
 //! spec.json, env.json   the world's own
@@ -18,6 +19,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::describe;
+use super::lineage::{LINEAGE, Lineage};
 use super::output::Output;
 use super::recognise::{CHECKPOINT, CONFIG_DUMP, SPEC_DUMP};
 use super::statistics::stats_dump;
@@ -41,6 +43,7 @@ pub(super) fn write(
     out: &mut Output,
     world: &Path,
     manifest: &Manifest,
+    lineage: Option<Lineage>,
     progress: &dyn Fn(u64),
 ) -> Result<()> {
     let mut writing = Writing {
@@ -54,6 +57,9 @@ pub(super) fn write(
         .context(|| format!("read {}", spec.files[0].name))?;
     let out = &mut writing.out;
     out.bytes(MANIFEST_NAME, &manifest.to_bytes()?)?;
+    if let Some(lineage) = lineage {
+        out.bytes(LINEAGE, &lineage.to_bytes()?)?;
+    }
     out.bytes(CONFIG_DUMP, &describe::config_dump(manifest)?)?;
     out.bytes(SPEC_DUMP, &describe::spec_dump(manifest, &spec_json)?)?;
     out.bytes(STATUS_DUMP, &describe::status_dump(manifest)?)?;

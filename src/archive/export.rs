@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint::{self, Hashed};
 use super::layout::{INDEX, LAYOUT, REF_NAME};
+use super::lineage::Lineage;
 use super::output::Output;
 use crate::digest::{Digest, Hashing};
 use crate::memory::PAGE_SIZE;
@@ -83,13 +84,16 @@ pub fn export(request: &ExportRequest) -> Result<Exported> {
 
 fn as_checkpoint(request: &ExportRequest) -> Result<u64> {
     let mut out = Output::create(request.file, request.compression, request.force)?;
-    let workspace = request.lease.store().workspace("export")?;
+    let store = request.lease.store();
+    let (artifact, _) = artifact::load(store, &request.world)?;
+    let lineage = Lineage::of(store, &artifact);
+    let workspace = store.workspace("export")?;
     let world = workspace.path().join("world");
     let progress = request.progress;
     let manifest = artifact::unpack(request.lease, &request.world, &world, &|pages| {
         progress(pages * PAGE_SIZE as u64);
     })?;
-    checkpoint::write(&mut out, &world, &manifest, progress)?;
+    checkpoint::write(&mut out, &world, &manifest, lineage, progress)?;
     workspace.remove()?;
     out.finish()
 }

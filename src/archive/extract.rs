@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::checkpoint::{MOST_PAGEMAP, ROOTFS_DIFF};
+use super::lineage::{self, LINEAGE, Lineage};
 use super::recognise::CHECKPOINT;
 use super::tar_reader::{Member, MemberKind, TarReader, corrupt, unreadable};
 use crate::criu::pagemap::Space;
@@ -16,14 +17,16 @@ use crate::world::manifest::{MANIFEST_NAME, Manifest, PartFile, PartKind};
 use crate::{Error, ErrorKind, Result};
 
 /// Makes the directory `path`. What is missing, damaged, or no plain file makes one error,
-/// and nothing of the directory stays.
+/// and nothing of the directory stays. Returns what the archive tells of a parent.
 pub(super) fn extract(
     tar: &mut TarReader,
     manifest: &Manifest,
     path: &Path,
     progress: &dyn Fn(u64),
-) -> Result<()> {
+) -> Result<Option<Lineage>> {
     must_have_room(manifest, path)?;
+    tar.allow(manifest.size());
+    let mut lineage = None;
     let out = WorldDirWriter::create(path)?;
     let mut missing: BTreeMap<&str, &PartFile> = manifest
         .files()
@@ -32,6 +35,11 @@ pub(super) fn extract(
     while let Some(member) = tar.next()? {
         member.must_be_plain().map_err(|error| tar.locate(error))?;
         if member.kind == MemberKind::Folder {
+            continue;
+        }
+        if member.path == LINEAGE {
+            let bytes = tar.read(&member, lineage::LIMITS.bytes)?;
+            lineage = Some(Lineage::parse(&bytes).map_err(|error| tar.locate(error))?);
             continue;
         }
         let name = name_in_world(&member.path, manifest);
@@ -46,7 +54,7 @@ pub(super) fn extract(
         progress(member.size);
     }
     match missing.keys().next() {
-        None => out.commit(manifest, false),
+        None => out.commit(manifest, false).map(|()| lineage),
         Some(name) => Err(tar.locate(corrupt(format!(
             "{name} is missing: fetch or export it again"
         )))),

@@ -13,7 +13,7 @@ use crate::containerd::Namespace;
 use crate::digest::{Digest, on_all_cores};
 use crate::error::IoContext;
 use crate::store::{Document, Lease, Published, WorldName};
-use crate::world::artifact::{self, Artifact, PackRequest, pack};
+use crate::world::artifact::{self, Artifact, PackRequest, Parent, pack};
 use crate::world::manifest::{MANIFEST_NAME, Manifest};
 use crate::world::verify::verify_digests;
 use crate::{Error, Result};
@@ -96,8 +96,9 @@ fn from_tar(
     let name = name_of(request, manifest, None)?;
     let workspace = request.lease.store().workspace("import")?;
     let world = workspace.path().join("world");
-    extract(&mut source.tar()?, manifest, &world, request.progress)?;
-    let imported = pack_up(request, &world, name, form)?;
+    let lineage = extract(&mut source.tar()?, manifest, &world, request.progress)?;
+    let parent = lineage.and_then(|lineage| lineage.parent(request.lease));
+    let imported = pack_up(request, &world, parent, name, form)?;
     workspace.remove()?;
     Ok(imported)
 }
@@ -130,7 +131,7 @@ fn directory(request: &ImportRequest, path: &Path) -> Result<Imported> {
     let manifest = verify_digests(path)?;
     (request.progress)(manifest.size());
     let name = name_of(request, &manifest, None)?;
-    let mut imported = pack_up(request, path, name, "directory")?;
+    let mut imported = pack_up(request, path, None, name, "directory")?;
     if let Some(workspace) = rescued {
         imported.removed = Some(workspace.path().to_owned());
         workspace.remove()?;
@@ -141,13 +142,14 @@ fn directory(request: &ImportRequest, path: &Path) -> Result<Imported> {
 fn pack_up(
     request: &ImportRequest,
     world: &Path,
+    parent: Option<Parent>,
     name: WorldName,
     form: &'static str,
 ) -> Result<Imported> {
     let packed = pack(&PackRequest {
         world,
         lease: request.lease,
-        parent: None,
+        parent,
         share_all: false,
         name: Some(&name),
         progress: &|_| {},

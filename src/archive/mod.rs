@@ -18,6 +18,7 @@ mod export;
 mod extract;
 mod import;
 mod layout;
+mod lineage;
 mod output;
 mod recognise;
 mod source;

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 use zstd::stream::write::Encoder;
 
 use super::export::Compression;
@@ -17,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 const ZSTD_LEVEL: i32 = 3;
 const BUFFER: usize = 256 << 10;
 
-type Plain = BufWriter<NamedTempFile>;
+type Plain = BufWriter<File>;
 
 /// What goes through a compressor on its way to the file.
 enum Packer {
@@ -26,10 +29,12 @@ enum Packer {
     Zstd(Encoder<'static, Plain>),
 }
 
-/// A tar being written beside its final name; removed when dropped unfinished.
+/// A tar being written beside its final name; gone when dropped unfinished.
 pub(super) struct Output {
     target: PathBuf,
     force: bool,
+    /// Where the file system has no files without a name.
+    named: Option<TempPath>,
     builder: Builder<Packer>,
 }
 
@@ -41,11 +46,9 @@ impl Output {
         if target.is_dir() || (!force && target.symlink_metadata().is_ok()) {
             return Err(taken(target));
         }
-        let temporary = tempfile::Builder::new()
-            .prefix(".world-export-")
-            .tempfile_in(folder(target))
+        let (file, named) = unfinished(folder(target))
             .context(|| format!("create a file beside {}", target.display()))?;
-        let plain = BufWriter::with_capacity(BUFFER, temporary);
+        let plain = BufWriter::with_capacity(BUFFER, file);
         let packer = match compression {
             Compression::None => Packer::Plain(plain),
             Compression::Gzip => {
@@ -63,6 +66,7 @@ impl Output {
         Ok(Output {
             target: target.to_owned(),
             force,
+            named,
             builder: Builder::new(packer),
         })
     }
@@ -97,22 +101,62 @@ impl Output {
             Packer::Gzip(encoder) => encoder.finish().context(context)?,
             Packer::Zstd(encoder) => encoder.finish().context(context)?,
         };
-        let temporary = plain
+        let file = plain
             .into_inner()
             .map_err(io::IntoInnerError::into_error)
             .context(context)?;
-        temporary.as_file().sync_all().context(context)?;
-        let size = temporary.as_file().metadata().context(context)?.len();
-        let named = match self.force {
-            true => temporary.persist(&self.target),
-            false => temporary.persist_noclobber(&self.target),
+        file.sync_all().context(context)?;
+        let size = file.metadata().context(context)?.len();
+        let named = match (self.named, self.force) {
+            (Some(path), true) => path.persist(&self.target).map_err(|error| error.error),
+            (Some(path), false) => path
+                .persist_noclobber(&self.target)
+                .map_err(|error| error.error),
+            (None, force) => name(&file, &self.target, force),
         };
-        named.map_err(|error| error.error).context(context)?;
+        named.context(context)?;
         File::open(folder(&self.target))
             .and_then(|folder| folder.sync_all())
             .context(context)?;
         Ok(size)
     }
+}
+
+/// A private file without a name, which goes with this process; or one with a name.
+fn unfinished(folder: &Path) -> io::Result<(File, Option<TempPath>)> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok((file.into(), None)),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let temporary = temporary_name().tempfile_in(folder)?;
+            let (file, path) = temporary.into_parts();
+            Ok((file, Some(path)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a file without a name its own.
+fn name(file: &File, target: &Path, force: bool) -> io::Result<()> {
+    let link = |path: &Path| -> io::Result<()> {
+        let file = format!("/proc/self/fd/{}", file.as_raw_fd());
+        linkat(CWD, file, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    };
+    if !force {
+        return link(target);
+    }
+    let temporary = temporary_name().make_in(folder(target), link)?;
+    temporary
+        .into_temp_path()
+        .persist(target)
+        .map_err(|error| error.error)
+}
+
+fn temporary_name() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".world-export-");
+    builder
 }
 
 impl Write for Packer {

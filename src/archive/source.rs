@@ -16,6 +16,10 @@ use crate::{Error, ErrorKind, Result};
 const BUFFER: usize = 256 << 10;
 /// The largest window read, as a power of two.
 const MOST_WINDOW_LOG: u32 = 27;
+/// What is compressed may become so many times as large, and [`ANY_SIZE`] bytes larger,
+/// before `world.json` has told how much is to come.
+const MOST_RATIO: u64 = 1000;
+const ANY_SIZE: u64 = 16 << 30;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
@@ -109,7 +113,14 @@ impl Source {
                 Input::Stream(Box::new(decoder))
             }
         };
-        Ok(TarReader::new(input, self.name.clone()))
+        let most = match self.packing {
+            Packing::Plain => u64::MAX,
+            Packing::Gzip | Packing::Zstd => self
+                .length
+                .saturating_mul(MOST_RATIO)
+                .saturating_add(ANY_SIZE),
+        };
+        Ok(TarReader::new(input, self.name.clone(), most))
     }
 
     /// Bytes of a plain archive by their place.

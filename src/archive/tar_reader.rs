@@ -72,6 +72,8 @@ pub(super) struct TarReader {
     position: u64,
     /// Where the data of the present member end.
     data_end: u64,
+    /// The archive may have so many bytes.
+    most: u64,
     seen: BTreeSet<String>,
 }
 
@@ -83,14 +85,21 @@ struct Records {
 }
 
 impl TarReader {
-    pub fn new(input: Input, name: String) -> TarReader {
+    /// `most` bytes are read, and no more.
+    pub fn new(input: Input, name: String, most: u64) -> TarReader {
         TarReader {
             input,
             name,
             position: 0,
             data_end: 0,
+            most,
             seen: BTreeSet::new(),
         }
+    }
+
+    /// So many bytes more may be read: something has told of them.
+    pub fn allow(&mut self, bytes: u64) {
+        self.most = self.most.saturating_add(bytes);
     }
 
     /// The next member; `None` after the last one of a whole archive.
@@ -163,6 +172,7 @@ impl TarReader {
         if kind != MemberKind::Folder && !self.seen.insert(path.clone()) {
             return Err(corrupt(format!("{path} occurs twice")));
         }
+        self.must_be_allowed(self.data_end)?;
         if self.seen.len() > MOST_MEMBERS {
             return Err(corrupt(format!(
                 "more than {MOST_MEMBERS} members are not allowed"
@@ -189,7 +199,18 @@ impl TarReader {
         Ok(bytes)
     }
 
+    fn must_be_allowed(&self, position: u64) -> Result<()> {
+        match position <= self.most {
+            true => Ok(()),
+            false => Err(corrupt(format!(
+                "it unpacks to more than {} bytes: decompress it first if you trust it",
+                self.most
+            ))),
+        }
+    }
+
     fn block(&mut self) -> Result<[u8; BLOCK as usize]> {
+        self.must_be_allowed(self.position)?;
         let mut block = [0; BLOCK as usize];
         self.fill(&mut block)?;
         Ok(block)

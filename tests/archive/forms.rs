@@ -226,7 +226,9 @@ fn by_ctr(test: &Test) {
 fn follows(test: &Test) {
     let world = World::new(test);
     let container = lived(test, "a");
-    world.checkpoint(&container.id, "x:1");
+    let first = world.checkpoint(&container.id, "x:1");
+    let parent = test.path("parent");
+    world.json(&["export", "x:1", text(&parent)]);
     container.exec(&["sh", "-c", "echo more >/made/more"]);
     let digest = world.checkpoint(&container.id, "x:2");
     let (layout, archive) = (test.path("oci.tar"), test.path("archive"));
@@ -241,6 +243,15 @@ fn follows(test: &Test) {
     let imported = other.json(&["import", text(&archive), "same"]);
     assert_eq!(imported["digest"], digest.as_str());
     other.sound();
+    // The store has its parent: it is packed as it was.
+    let beside = store(test, "beside");
+    let imported = beside.json(&["import", text(&parent), "x:1"]);
+    assert_eq!(imported["digest"], first.as_str());
+    let imported = beside.json(&["import", text(&archive), "x:2"]);
+    assert_eq!(imported["digest"], digest.as_str());
+    assert_eq!(imported["parent"], first.as_str());
+    assert!(imported["new_bytes"].as_u64() < imported["bytes"].as_u64());
+    beside.sound();
     // On its own, it is the same state.
     let alone = store(test, "alone");
     alone.json(&["import", text(&archive), "x"]);

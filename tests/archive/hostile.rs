@@ -39,7 +39,10 @@ fn flip(member: &mut Member) {
 }
 
 /// What is done to a checkpoint archive, and a word of what is said.
-const ARCHIVES: [(&str, &str, Change); 20] = [
+const ARCHIVES: [(&str, &str, Change); 21] = [
+    ("a lineage that is none", "lineage.json", |m| {
+        m.insert(1, Member::file("lineage.json", b"{\"parent\":7}"));
+    }),
     ("a path that climbs", "leads out", |m| {
         m.insert(1, Member::file("../evil", b"x"))
     }),

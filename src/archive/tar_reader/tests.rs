@@ -8,7 +8,8 @@ use tar::Builder;
 use super::*;
 
 fn reader(bytes: Vec<u8>) -> TarReader {
-    TarReader::new(Input::Stream(Box::new(Cursor::new(bytes))), "it".to_owned())
+    let input = Input::Stream(Box::new(Cursor::new(bytes)));
+    TarReader::new(input, "it".to_owned(), 100_000)
 }
 
 fn tar(write: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
@@ -74,6 +75,21 @@ fn records_have_a_bound() {
     bytes.resize(4 << 20, 0);
     let error = all(bytes).unwrap_err();
     assert!(error.to_string().contains("allowed"), "{error}");
+}
+
+#[test]
+fn more_than_is_allowed_is_not_read() {
+    let bytes = tar(|builder| {
+        add(builder, "a", &[1; 60_000]);
+        add(builder, "b", &[1; 60_000]);
+    });
+    let error = all(bytes.clone()).unwrap_err();
+    assert!(error.to_string().contains("unpacks to more"), "{error}");
+    let mut reader = reader(bytes);
+    reader.allow(60_000);
+    for _ in 0..2 {
+        assert!(reader.next().unwrap().is_some());
+    }
 }
 
 #[test]
