@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cli, shim            what people and containerd talk to
+//!   ├─ archive         worlds as files: export and import (uses containerd and world)
 //!   ├─ registry        worlds in registries: push and pull (uses store and world)
 //!   └─ world           what a world is: capture, verify, bring back
 //!        ├─ memory     the pages of processes in packs (uses criu and store)

@@ -1,5 +1,6 @@
 //! From a file, a directory or containerd's store to a world of the store.
 
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
@@ -84,6 +85,19 @@ fn file(request: &ImportRequest, source: &Source) -> Result<Imported> {
         Err(error) => Err(error),
     };
     taken.map_err(|error| error.within(source.name()))
+}
+
+/// What a file is, without importing it: `checkpoint`, `oci` or `containerd`. `name` is what
+/// it is called in errors, which are those of [`import`].
+pub fn form_of(file: File, name: String) -> Result<&'static str> {
+    let source = Source::of(file, name)?;
+    match recognise(&source)? {
+        Found::World(_) => Ok("checkpoint"),
+        Found::Layout(layout) => match layout.content(&source)? {
+            Content::World(..) => Ok("oci"),
+            Content::Checkpoint(_) => Ok("containerd"),
+        },
+    }
 }
 
 /// The tar of a world directory, or a checkpoint archive of one.

@@ -26,4 +26,4 @@ mod statistics;
 mod tar_reader;
 
 pub use export::{Compression, ExportRequest, Exported, Form, export};
-pub use import::{ImportRequest, Imported, Origin, import};
+pub use import::{ImportRequest, Imported, Origin, form_of, import};
