@@ -1,6 +1,9 @@
 //! A connection to a registry, from a command that otherwise never waits.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use oci_client::RegistryOperation;
@@ -13,6 +16,11 @@ use super::reference::RemoteReference;
 use super::session::{Session, Way};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
+
+/// Where docker has the certificates of registries that the system does not trust.
+const CERTIFICATES: &str = "/etc/docker/certs.d";
+/// Most bytes of one of them.
+const MAX_CERTIFICATE: u64 = 1 << 20;
 
 /// Blobs on their way at a time.
 const PARALLEL: usize = 4;
@@ -60,7 +68,7 @@ impl Remote {
         let credentials = credentials::find(registry)?;
         let way = Way {
             plain_http: access.plain_http,
-            roots: Vec::new(),
+            roots: certificates(Path::new(CERTIFICATES), registry)?,
         };
         let session = Session::new(place.as_oci().clone(), credentials, operation, &way)
             .map_err(|failure| failure.into_error(&doing, registry))?;
@@ -140,4 +148,26 @@ impl Remote {
             }
         })
     }
+}
+
+/// The certificates in the folder's `HOST[:PORT]`, in PEM.
+fn certificates(folder: &Path, registry: &str) -> Result<Vec<Vec<u8>>> {
+    let folder = folder.join(registry);
+    let what = |path: &Path| format!("read {}", path.display());
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(|| what(&folder))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.context(|| what(&folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "crt") {
+            let mut bytes = Vec::new();
+            File::open(&path)
+                .and_then(|file| file.take(MAX_CERTIFICATE).read_to_end(&mut bytes))
+                .context(|| what(&path))?;
+            found.push(bytes);
+        }
+    }
+    Ok(found)
 }

@@ -15,7 +15,10 @@ use super::verbs::World;
 use crate::common::suite::{Case, Test, shared};
 
 pub fn cases() -> Vec<Case> {
-    vec![shared("credentials_are_where_docker_has_them", credentials)]
+    vec![
+        shared("credentials_are_where_docker_has_them", credentials),
+        shared("only_known_certificates_are_trusted", certificates),
+    ]
 }
 
 /// `world push x` with one more variable.
@@ -114,4 +117,23 @@ fn credentials(test: &Test) {
             .expect("run world");
         accepted(&output);
     }
+}
+
+fn certificates(test: &Test) {
+    let (registry, world) = (Registry::with_tls(test), World::new(test));
+    let container = small(test, "a");
+    let digest = world.checkpoint(&container.id, "x");
+    let place = registry.at("x:1");
+    let said = world.refused(15, &["push", "x", &place]);
+    assert!(said.contains("certificate"), "{said}");
+    let said = world.refused(15, &["push", "x", &place, HTTP]);
+    assert!(said.contains(&registry.address), "{said}");
+    let folder = Path::new("/etc/docker/certs.d").join(&registry.address);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::copy(test.path("ca.pem"), folder.join("ca.crt")).expect("copy the certificate");
+    world.json(&["push", "x", &place]);
+    let pulled = world.json(&["pull", &place, "y"]);
+    assert_eq!(pulled["digest"], digest.as_str());
+    fs::remove_dir_all(&folder).expect("remove the certificate");
+    world.refused(15, &["pull", &place, "z"]);
 }

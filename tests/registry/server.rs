@@ -24,7 +24,42 @@ pub struct Registry {
 
 impl Registry {
     pub fn serve(test: &Test) -> Registry {
-        Registry::start(test, "")
+        Registry::start(test, "", "")
+    }
+
+    /// Speaks HTTPS, with a certificate of an authority that only the file `ca.pem` knows.
+    pub fn with_tls(test: &Test) -> Registry {
+        let file = |name: &str| test.path(name).display().to_string();
+        let [ca, ca_key, request] = ["ca.pem", "ca.key", "request.pem"].map(file);
+        let [certificate, key, names] = ["server.pem", "server.key", "names"].map(file);
+        fs::write(&names, "subjectAltName=IP:127.0.0.1\n").expect("write the names");
+        let new = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout"];
+        let authority = ["-x509", "-subj", "/CN=Lab", "-days", "2", "-out", &ca];
+        tool("openssl", &[&new[..], &[&ca_key], &authority].concat());
+        let asks = ["-subj", "/CN=registry", "-out", &request];
+        tool("openssl", &[&new[..], &[&key], &asks].concat());
+        let sign = [
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-days",
+            "2",
+            "-CAcreateserial",
+        ];
+        let by = [
+            "-CA",
+            &ca,
+            "-CAkey",
+            &ca_key,
+            "-extfile",
+            &names,
+            "-out",
+            &certificate,
+        ];
+        tool("openssl", &[&sign[..], &by].concat());
+        let tls = format!(", tls: {{certificate: {certificate}, key: {key}}}");
+        Registry::start(test, "", &tls)
     }
 
     pub fn with_password(test: &Test) -> Registry {
@@ -34,10 +69,10 @@ impl Registry {
             "auth: {{htpasswd: {{realm: test, path: {}}}}}",
             file.display()
         );
-        Registry::start(test, &auth)
+        Registry::start(test, &auth, "")
     }
 
-    fn start(test: &Test, auth: &str) -> Registry {
+    fn start(test: &Test, auth: &str, tls: &str) -> Registry {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("an address").to_string();
         drop(free);
@@ -45,7 +80,7 @@ impl Registry {
         let config = test.path("registry.yml");
         let text = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: \"{address}\"}}\nlog: {{level: error}}\n{auth}\n",
+             http: {{addr: \"{address}\"{tls}}}\nlog: {{level: error}}\n{auth}\n",
             storage.display()
         );
         fs::write(&config, text).expect("write the registry's configuration");
