@@ -3,6 +3,7 @@
 //! Credentials go to the registry itself and to no host that it points to.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ impl Session {
                 error,
             )
         })?;
+        let here = is_here(&base);
         let pem = |data: &Vec<u8>| Certificate {
             encoding: CertificateEncoding::Pem,
             data: data.clone(),
@@ -81,11 +83,18 @@ impl Session {
             connect_timeout: Some(CONNECT),
             user_agent: AGENT,
             extra_root_certificates: way.roots.iter().map(pem).collect(),
+            // The crate has no other way to say that no proxy of the environment is to be used.
+            http_proxy: here.then(|| base.to_string()),
+            no_proxy: here.then(|| "*".to_owned()),
             ..ClientConfig::default()
         })?;
         let roots = way.roots.iter();
         let roots = roots.map(|pem| reqwest::Certificate::from_pem(pem));
-        let http = reqwest::Client::builder()
+        let builder = match here {
+            true => reqwest::Client::builder().no_proxy(),
+            false => reqwest::Client::builder(),
+        };
+        let http = builder
             .tls_certs_merge(roots.collect::<Result<Vec<_>, _>>()?)
             .connect_timeout(CONNECT)
             .read_timeout(PIECE)
@@ -199,6 +208,13 @@ impl Session {
         let response = in_time(self.send(request, &expected)).await?;
         Ok(response.status() == StatusCode::OK)
     }
+}
+
+/// Whether a host is this one: like docker and oras, we go there without a proxy.
+fn is_here(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Waits for something that must not take long to begin or to go on.

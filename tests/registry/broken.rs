@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         shared("a_network_that_breaks_again_and_again", cut),
         shared("a_pull_that_is_killed_is_gone_on_with", killed_pull),
         shared("a_push_that_is_killed_is_done_again", killed_push),
+        shared("killed_at_many_moments", many_moments),
         shared("what_is_damaged_in_the_registry_is_not_published", damaged),
         shared("a_registry_that_is_not_there", nobody),
     ]
@@ -129,6 +130,40 @@ fn killed_push(test: &Test) {
     world.json(&["gc"]);
     world.sound();
     other.sound();
+}
+
+fn many_moments(test: &Test) {
+    let (registry, world) = (Registry::serve(test), World::new(test));
+    let container = big(test, "a", 24);
+    let digest = world.checkpoint(&container.id, "x");
+    let place = registry.at("x");
+    let other = second(test);
+    let after = |milliseconds| std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+    for moment in 1..=10 {
+        let mut push = begin(&world, &["push", "x", &place, HTTP]);
+        after(moment * 35);
+        push.kill().expect("kill -9");
+        push.wait().expect("its end");
+        undamaged(&world);
+    }
+    world.json(&["push", "x", &place, HTTP]);
+    for moment in 1..=10 {
+        let mut pull = begin(&other, &["pull", &place, HTTP]);
+        after(moment * 35);
+        pull.kill().expect("kill -9");
+        pull.wait().expect("its end");
+        if other.store.join("oci-layout").exists() {
+            undamaged(&other);
+            other.json(&["gc"]);
+        }
+    }
+    let pulled = other.json(&["pull", &place, HTTP]);
+    assert_eq!(pulled["digest"], digest.as_str());
+    other.json(&["verify", "x"]);
+    for world in [&world, &other] {
+        world.json(&["gc"]);
+        world.sound();
+    }
 }
 
 /// What is done to a file of the registry.

@@ -27,6 +27,8 @@ fn push(world: &World, place: &str, variable: (&str, &Path)) -> Output {
         .args(["push", "x", place, HTTP])
         .env("WORLD_STORE", &world.store)
         .env("HOME", "/nonexistent")
+        // Not for what is on this host.
+        .env("HTTP_PROXY", "http://127.0.0.1:9")
         .env(variable.0, variable.1)
         .output()
         .expect("run world")
