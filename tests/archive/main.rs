@@ -7,6 +7,7 @@ mod common;
 mod files;
 mod forms;
 mod hostile;
+mod kills;
 mod tools;
 #[path = "../artifact/verbs.rs"]
 mod verbs;
@@ -14,6 +15,11 @@ mod verbs;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cases = [forms::cases(), tools::cases(), hostile::cases()];
+    let cases = [
+        forms::cases(),
+        tools::cases(),
+        hostile::cases(),
+        kills::cases(),
+    ];
     common::suite::main('y', cases.into_iter().flatten().collect())
 }

@@ -4,12 +4,14 @@ use std::process::{Command, Output};
 
 use super::forms::{lived, store, text};
 use super::verbs::World;
+use crate::common::ctr;
 use crate::common::suite::{Case, Test, shared};
 
 pub fn cases() -> Vec<Case> {
     vec![
         shared("checkpointctl_reads_an_archive", checkpointctl),
         shared("skopeo_reads_and_writes_a_layout", skopeo),
+        shared("containerd_takes_a_layout", containerd),
         shared("an_archive_by_podman_is_told_from_ours", podman),
     ]
 }
@@ -87,6 +89,20 @@ fn skopeo(test: &Test) {
     assert_eq!(imported["digest"], digest.as_str());
     assert_eq!(imported["name"], "y:2");
     other.sound();
+}
+
+fn containerd(test: &Test) {
+    let world = World::new(test);
+    let container = lived(test, "a");
+    let name = format!("{}:1", test.id("w"));
+    let digest = world.checkpoint(&container.id, &name);
+    let file = test.path("oci.tar");
+    world.json(&["export", &name, text(&file), "--as", "oci"]);
+    ctr::ok(&["image", "import", text(&file)]);
+    let listed = ctr::ok(&["image", "ls"]);
+    let line = listed.lines().find(|line| line.starts_with(&name));
+    assert!(line.is_some_and(|line| line.contains(&digest)), "{listed}");
+    ctr::ok(&["image", "rm", &name]);
 }
 
 /// Podman keeps state in /run and control groups of its own; none of that is to stay.
