@@ -333,10 +333,11 @@ fn memory(diff: &MemoryDiff) -> String {
         ]
     });
     let more = format!(
-        "; {} of {} pages differ ({})",
-        diff.pages_differing,
+        "; {} differ ({}) of {} before and {} after",
+        count_of(diff.pages_differing),
+        progress::size(diff.pages_differing.saturating_mul(PAGE_SIZE as u64)),
+        diff.pages_before,
         diff.pages_after,
-        progress::size(diff.pages_differing.saturating_mul(PAGE_SIZE as u64))
     );
     section("memory", &diff.list, &more, &list.collect::<Vec<_>>())
 }
@@ -349,14 +350,21 @@ fn pages(region: &RegionChange) -> String {
         .copied()
         .collect();
     let mut text = match region.change {
-        Change::Added => format!("{} pages", region.pages_after),
-        Change::Removed => format!("{} pages", region.pages_before),
-        Change::Changed => format!("{} pages differ", region.pages_differing),
+        Change::Added => count_of(region.pages_after),
+        Change::Removed => count_of(region.pages_before),
+        Change::Changed => format!("{} differ", count_of(region.pages_differing)),
     };
     if !other.is_empty() {
         let _ = write!(text, "; {}", other.join(", "));
     }
     text
+}
+
+fn count_of(pages: u64) -> String {
+    match pages {
+        1 => "1 page".to_owned(),
+        pages => format!("{pages} pages"),
+    }
 }
 
 /// Text of a world's for a terminal: nothing in it is taken for a command.

@@ -60,6 +60,9 @@ pub(super) struct Descriptor {
 /// A memory map's fields that are not regions.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Map {
+    /// Where the first thread's stack began, in bytes.
+    #[prost(uint64, required, tag = "6")]
+    pub stack: u64,
     #[prost(uint32, required, tag = "12")]
     pub executable: u32,
 }

@@ -83,7 +83,10 @@ pub(super) fn read(images: &Images, files: &Files, pid: u32) -> Result<MemoryMap
     // One by one: what is no region ends it before it takes much memory.
     for field in fields.iter().filter(|field| field.number == AREA) {
         let area = field.bytes().unwrap_or_default();
-        let region = region(&decode(&name, area)?, files);
+        let mut region = region(&decode(&name, area)?, files);
+        if region.name.is_empty() && (region.start..region.end).contains(&map.stack) {
+            region.name = (*b"[stack]").into();
+        }
         let end = regions.last().map_or(0, |before| before.end);
         let whole = region.start.is_multiple_of(PAGE) && region.end.is_multiple_of(PAGE);
         if !whole || region.start < end || region.start >= region.end {

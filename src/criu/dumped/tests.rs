@@ -53,9 +53,11 @@ fn dump() -> Images {
         .encode_to_vec()
     };
     let mut map = Vec::new();
+    put_varint(&mut map, 6, 0x5800);
     put_varint(&mut map, 12, 5);
     put_bytes(&mut map, 14, &area(0x1000, 0x3000, 5, 1 | 1 << 6));
     put_bytes(&mut map, 14, &area(0x3000, 0x4000, 0, 1 | 1 << 5 | 1 << 9));
+    put_bytes(&mut map, 14, &area(0x5000, 0x6000, 0, 1 | 1 << 9));
     put_bytes(&mut map, 14, &area(0x9000, 0xa000, 77, 1 | 1 << 8));
     let file = FileEntry {
         kind: 1,
@@ -148,9 +150,11 @@ fn a_dump_is_read() {
         .map(|region| region.backing)
         .collect();
     let shared = Backing::Shared { id: 77, first: 1 };
-    assert_eq!(backings, [Backing::PrivateFile, Backing::Private, shared]);
+    let private = Backing::Private;
+    assert_eq!(backings, [Backing::PrivateFile, private, private, shared]);
     assert_eq!(&*process.regions[0].name, b"/bin/sleep");
     assert_eq!(&*process.regions[1].name, b"[heap]");
+    assert_eq!(&*process.regions[2].name, b"[stack]");
     let open: Vec<_> = process
         .files
         .iter()

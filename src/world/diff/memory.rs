@@ -1,11 +1,12 @@
 //! Memory: regions by address, and how many of their pages differ.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
 use super::listing::{Change, Listing};
 use super::processes::pairs;
+use super::regions::{self, Pair};
 use crate::Result;
 use crate::criu::dumped::{Backing, Process, Region};
 use crate::criu::pagemap::Space;
@@ -104,8 +105,9 @@ pub(super) fn compare(before: World<'_>, after: World<'_>, store: &Store) -> Res
             new.and_then(|_| private(after.1)),
         );
         let regions = (regions(old), regions(new));
-        for (old, new) in matched(regions.0, regions.1) {
-            comparison.region(pid, (old, spaces.0.as_ref()), (new, spaces.1.as_ref()))?;
+        let spaces = (spaces.0.as_ref(), spaces.1.as_ref());
+        for pair in regions::matched(regions.0, regions.1) {
+            comparison.region(pid, &pair, spaces)?;
         }
     }
     Ok(comparison.diff)
@@ -127,14 +129,22 @@ impl Comparison<'_> {
     fn region(
         &mut self,
         pid: u32,
-        old: (Option<&Region>, Option<&Addresses>),
-        new: (Option<&Region>, Option<&Addresses>),
+        pair: &Pair<'_>,
+        private: (Option<&Addresses>, Option<&Addresses>),
     ) -> Result<()> {
-        let before = old.0.map(|region| self.shared.0.stretch(region, old.1));
-        let after = new.0.map(|region| self.shared.1.stretch(region, new.1));
+        let (old, new) = (pair.before, pair.after);
+        let mut before = old.map(|region| self.shared.0.stretch(region, private.0));
+        let mut after = new.map(|region| self.shared.1.stretch(region, private.1));
+        if pair.moved {
+            // Page by page from its beginning, wherever that is.
+            for stretch in before.iter_mut().chain(&mut after) {
+                stretch.end -= stretch.start;
+                stretch.start = 0;
+            }
+        }
         let counts = self.pages.count(before, after)?;
-        self.add_up(old.0, new.0, counts);
-        let (before, after) = (old.0.map(RegionView::of), new.0.map(RegionView::of));
+        self.add_up(old, new, counts);
+        let (before, after) = (old.map(RegionView::of), new.map(RegionView::of));
         if before == after && counts.differing == 0 {
             return Ok(());
         }
@@ -224,28 +234,4 @@ impl<'a> Spaces<'a> {
             zeros: matches!(region.backing, Backing::Private | Backing::Shared { .. }),
         }
     }
-}
-
-type Matched<'a> = (Option<&'a Region>, Option<&'a Region>);
-
-/// Regions that begin at the same address, of the others those that end at the same, and
-/// what is left; by rising address.
-fn matched<'a>(before: &'a [Region], after: &'a [Region]) -> Vec<Matched<'a>> {
-    let mut rest: BTreeMap<u64, &Region> =
-        after.iter().map(|region| (region.start, region)).collect();
-    let mut pairs: Vec<Matched> = Vec::with_capacity(before.len());
-    for old in before {
-        pairs.push((Some(old), rest.remove(&old.start)));
-    }
-    let mut by_end: HashMap<u64, &Region> =
-        rest.values().map(|region| (region.end, *region)).collect();
-    for (old, new) in pairs.iter_mut().filter(|(_, new)| new.is_none()) {
-        *new = old.and_then(|old| by_end.remove(&old.end));
-    }
-    pairs.extend(by_end.into_values().map(|new| (None, Some(new))));
-    pairs.sort_by_key(|(old, new)| {
-        let start = |region: &Option<&Region>| region.map_or(u64::MAX, |region| region.start);
-        start(old).min(start(new))
-    });
-    pairs
 }

@@ -17,6 +17,9 @@ mod listing;
 mod memory;
 mod open_files;
 mod processes;
+mod regions;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use environment::{EnvironmentDiff, Setting, Variable};
