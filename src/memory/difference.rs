@@ -28,6 +28,9 @@ pub struct Stretch<'a> {
     pub first: u64,
     /// A page that is not there is one of zeros, and not a file's.
     pub zeros: bool,
+    /// Pages of `addresses` before and after the stretch are the process's, too, in other
+    /// stretches: of two regions that became one, no page differs.
+    pub around: bool,
 }
 
 /// How many pages there are.
@@ -77,7 +80,11 @@ impl<'a> Difference<'a> {
             counts.before += if old.is_stored() { count } else { 0 };
             counts.after += if new.is_stored() { count } else { 0 };
             counts.differing += match (old, new) {
-                (Page::Stored(old), Page::Stored(new)) => self.differing(old, new, count)?,
+                (Page::Stored(old), Page::Stored(new)) | (Page::Around(old), Page::Stored(new)) => {
+                    self.differing(old, new, count)?
+                }
+                // Counts where the other world's page is.
+                (_, Page::Around(_)) => 0,
                 (old, new) if old.is_like(new) => 0,
                 _ => count,
             };
@@ -112,6 +119,8 @@ impl<'a> Difference<'a> {
 enum Page {
     /// The process has no memory of this kind there.
     Outside,
+    /// A page of a pack, in another stretch.
+    Around((u32, u32)),
     /// What a file has there.
     File,
     Zero,
@@ -136,13 +145,18 @@ impl Page {
 /// What is at a page, and how many from there on are of the same kind and in places
 /// one after the other.
 fn look(stretch: Option<Stretch<'_>>, page: u64) -> (Page, u64) {
-    let Some(stretch) = stretch.filter(|stretch| page < stretch.end) else {
+    let Some(stretch) = stretch else {
         return (Page::Outside, u64::MAX);
     };
-    let Some(skipped) = page.checked_sub(stretch.start) else {
-        return (Page::Outside, stretch.start - page);
+    let left = match page {
+        _ if page < stretch.start => stretch.start - page,
+        _ if page >= stretch.end => u64::MAX,
+        _ => stretch.end - page,
     };
-    let left = stretch.end - page;
+    if !(stretch.start..stretch.end).contains(&page) {
+        return look_around(stretch, page, left);
+    }
+    let skipped = page - stretch.start;
     let absent = match stretch.zeros {
         true => Page::Zero,
         false => Page::File,
@@ -155,6 +169,18 @@ fn look(stretch: Option<Stretch<'_>>, page: u64) -> (Page, u64) {
         Some((Place::Zero, more)) => (Page::Zero, more.min(left)),
         Some((Place::Pack { pack, page }, more)) => (Page::Stored((pack, page)), more.min(left)),
         None => (absent, addresses.gap(within).clamp(1, left)),
+    }
+}
+
+/// The same of a page outside of the stretch, `left` pages from where this changes.
+fn look_around(stretch: Stretch<'_>, page: u64, left: u64) -> (Page, u64) {
+    let Some(addresses) = stretch.addresses.filter(|_| stretch.around) else {
+        return (Page::Outside, left);
+    };
+    match addresses.find(page) {
+        Some((Place::Pack { pack, page }, more)) => (Page::Around((pack, page)), more.min(left)),
+        Some((Place::Zero, more)) => (Page::Outside, more.min(left)),
+        None => (Page::Outside, addresses.gap(page).clamp(1, left)),
     }
 }
 

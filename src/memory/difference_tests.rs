@@ -62,6 +62,15 @@ fn count(
     after: (&Pages, Option<[u64; 3]>),
     zeros: bool,
 ) -> Counts {
+    count_with(before, after, zeros, false)
+}
+
+fn count_with(
+    before: (&Pages, Option<[u64; 3]>),
+    after: (&Pages, Option<[u64; 3]>),
+    zeros: bool,
+    around: bool,
+) -> Counts {
     // Two stores, put together: the same page has other places.
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(&root.path().join("store")).unwrap();
@@ -87,6 +96,7 @@ fn count(
             addresses: addresses[number].as_ref(),
             first,
             zeros,
+            around: first == start && around,
         })
     };
     let mut difference = Difference::new(&indexes[0], &indexes[1], &store);
@@ -125,6 +135,23 @@ fn pages_are_told_by_their_content() {
         count((&before, at), (&before, moved), true),
         counts(3, 2, 4)
     );
+}
+
+#[test]
+fn of_regions_that_become_one_no_page_differs() {
+    let before = pages(&[(10, 1), (11, 2), (12, 3)]);
+    let after = pages(&[(10, 1), (11, 2), (12, 4)]);
+    let at = |start, end| Some([start, end, start]);
+    let count = |old: Option<_>, new: Option<_>| {
+        let counts = count_with((&before, old), (&after, new), true, true);
+        (counts.before, counts.after, counts.differing)
+    };
+    // 10-11 and 11-13 become 10-13: a page that differs does so once.
+    assert_eq!(count(at(10, 11), at(10, 13)), (1, 3, 1));
+    assert_eq!(count(at(11, 13), at(11, 11)), (2, 0, 0));
+    // And the other way round.
+    assert_eq!(count(at(10, 13), at(10, 11)), (3, 1, 0));
+    assert_eq!(count(at(11, 11), at(11, 13)), (0, 2, 1));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub fn cases() -> Vec<Case> {
 const PROGRAM: &str = "
 import ctypes, mmap, os, signal, socket
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+# The kernel writes down for every thread which processor it is on.
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 def write(path, text):
     with open(path, 'w') as file:
         file.write(text)
@@ -67,7 +69,7 @@ fn exact(test: &Test) {
     within(20, "the program's step", || {
         container.path("/done").exists()
     });
-    for name in ["w:2", "w:3"] {
+    for name in ["w:2", "w:3", "w:4"] {
         checkpoint(test, &container, name);
     }
     let changed = diff(test, &["w:1", "w:2"]);
@@ -169,16 +171,17 @@ fn memory(memory: &Value, addresses: &str) {
     assert_eq!(copy["change"], json!("added"));
 }
 
-/// Between the last two checkpoints the container did nothing.
+/// Between the last two checkpoints the container did nothing. (The first dump of a process
+/// changes a byte of each thread's rseq area, where CRIU and the kernel meet.)
 fn nothing(test: &Test) {
-    let same = diff(test, &["w:2", "w:3"]);
+    let same = diff(test, &["w:3", "w:4"]);
     assert_eq!(same["differs"], json!(false), "{same}");
     assert_eq!(same["memory"]["pages_differing"], json!(0));
     assert_eq!(
         same["memory"]["pages_before"],
         same["memory"]["pages_after"]
     );
-    assert_eq!(ok(test, &["diff", "w:2", "w:3", "--exit-code"]), "");
+    assert_eq!(ok(test, &["diff", "w:3", "w:4", "--exit-code"]), "");
 }
 
 fn statuses_and_sections(test: &Test) {

@@ -56,7 +56,6 @@ fn twins(test: &Test) {
         }
         let container = start(test, name, &words);
         checkpoint(test, &container, name);
-        // Its open file has another position.
     }
     let told = diff(test, &["a", "b"]);
     let variables = &told["environment"]["variables"];
@@ -93,16 +92,20 @@ fn restored(test: &Test) {
     within(20, "a running container", || back.status() == "RUNNING");
     checkpoint(test, &back, "w:2");
     let told = diff(test, &["w:1", "w:2"]);
-    assert_eq!(rows(&told["files"], &["change", "path", "what"]), [""; 0]);
+    // A restore binds sockets anew.
+    assert_eq!(
+        rows(&told["files"], &["change", "path", "what"]),
+        ["changed /named time"]
+    );
     assert_eq!(rows(&told["processes"], &["pid", "what"]), [""; 0]);
     assert_eq!(
         rows(&told["processes"]["open_files"], &["pid", "fd", "what"]),
         [""; 0]
     );
     assert_eq!(rows(&told["environment"]["variables"], &["name"]), [""; 0]);
-    println!(
-        "{}",
-        rows(&told["memory"], &["pid", "what", "pages_differing"]).join("\n")
-    );
+    // The C library's own state changes a little; regions side by side become one.
+    let pages = |field: &str| told["memory"][field].as_u64().expect("a number");
+    assert!(pages("pages_differing") <= 10, "{}", told["memory"]);
+    assert!(pages("pages_before") > 1000, "{}", told["memory"]);
     ctr::remove(&back.id);
 }

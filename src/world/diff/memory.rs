@@ -140,9 +140,18 @@ impl Comparison<'_> {
             for stretch in before.iter_mut().chain(&mut after) {
                 stretch.end -= stretch.start;
                 stretch.start = 0;
+                stretch.around = false;
             }
         }
-        let counts = self.pages.count(before, after)?;
+        // What came or went is compared with what else is there.
+        let nothing = |other: Stretch, addresses| Stretch {
+            end: other.start,
+            addresses,
+            ..other
+        };
+        let old_side = before.or(after.map(|after| nothing(after, private.0)));
+        let new_side = after.or(before.map(|before| nothing(before, private.1)));
+        let counts = self.pages.count(old_side, new_side)?;
         self.add_up(old, new, counts);
         let (before, after) = (old.map(RegionView::of), new.map(RegionView::of));
         if before == after && counts.differing == 0 {
@@ -232,6 +241,7 @@ impl<'a> Spaces<'a> {
             addresses,
             first,
             zeros: matches!(region.backing, Backing::Private | Backing::Shared { .. }),
+            around: matches!(region.backing, Backing::Private | Backing::PrivateFile),
         }
     }
 }
