@@ -61,7 +61,7 @@ pub(super) struct Descriptor {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Map {
     /// Where the first thread's stack began, in bytes.
-    #[prost(uint64, required, tag = "6")]
+    #[prost(uint64, required, tag = "5")]
     pub stack: u64,
     #[prost(uint32, required, tag = "12")]
     pub executable: u32,

@@ -53,7 +53,7 @@ fn dump() -> Images {
         .encode_to_vec()
     };
     let mut map = Vec::new();
-    put_varint(&mut map, 6, 0x5800);
+    put_varint(&mut map, 5, 0x5800);
     put_varint(&mut map, 12, 5);
     put_bytes(&mut map, 14, &area(0x1000, 0x3000, 5, 1 | 1 << 6));
     put_bytes(&mut map, 14, &area(0x3000, 0x4000, 0, 1 | 1 << 5 | 1 << 9));
