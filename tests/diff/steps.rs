@@ -61,7 +61,7 @@ fn exact(test: &Test) {
     within(20, "addresses", || {
         std::fs::read_to_string(container.path("/addresses")).is_ok_and(|text| text.contains(' '))
     });
-    // A first dump leaves its marks: CRIU touches the container's /tmp.
+    // A first dump leaves its marks, on the container's /tmp for one.
     for name in ["w:0", "w:1"] {
         checkpoint(test, &container, name);
     }
@@ -171,8 +171,8 @@ fn memory(memory: &Value, addresses: &str) {
     assert_eq!(copy["change"], json!("added"));
 }
 
-/// Between the last two checkpoints the container did nothing. (The first dump of a process
-/// changes a byte of each thread's rseq area, where CRIU and the kernel meet.)
+/// Between the last two checkpoints the container did nothing. (The first dump of a wait
+/// interrupts it, which `errno` shows ever after.)
 fn nothing(test: &Test) {
     let same = diff(test, &["w:3", "w:4"]);
     assert_eq!(same["differs"], json!(false), "{same}");
