@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod damage;
 mod steps;
 mod twins;
 mod world;
@@ -11,6 +12,6 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cases = [steps::cases(), twins::cases()];
+    let cases = [steps::cases(), twins::cases(), damage::cases()];
     common::suite::main('y', cases.into_iter().flatten().collect())
 }
