@@ -32,8 +32,9 @@ test-lab: build lab ## run the tests that need no virtual machine
 	cargo test --locked --no-fail-fast $(IN_LAB)
 
 .PHONY: test-vm
-test-vm: build lab ## run the smoke tests on a stock kernel with cgroup v2
-	tests/lab/vm
+test-vm: build lab ## run the smoke and cgroup tests on a stock kernel with cgroup v2
+	tests=$$(cargo test --locked --no-run --test cgroup 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p') && \
+		test -n "$$tests" && WORLDSHIM_VM_TESTS=$$tests tests/lab/vm
 
 .PHONY: demo
 demo: build lab ## watch a container be frozen, killed and brought back

@@ -138,6 +138,26 @@ test_restore() {
 	pass "restore twice beside the original"
 }
 
+test_world() {
+	local now
+	stock && return
+	export WORLD_STORE=$work/store
+	ctr run -d --null-io --runtime "$runtime" $busybox w sh -c "$counter"
+	within 20 "a counter" past w 2
+	world checkpoint w smoke:1 >/dev/null
+	now=$(count w)
+	within 20 "the counter after its checkpoint" past w "$now"
+	world checkpoint w smoke:2 >/dev/null
+	world verify smoke:2 >/dev/null
+	world restore smoke:1 --id w2 >/dev/null
+	within 20 "the restored counter" past w2 "$now"
+	[ "$(count w2)" -lt $((now + 100)) ] || fail "the restored counter is far ahead"
+	remove w2
+	remove w
+	[ "$(world --format json fsck | jq -c .findings)" = "[]" ] || fail "fsck: $(world fsck)"
+	pass "worlds in a store"
+}
+
 test_leftovers() {
 	within 20 "clean-up" nothing_left
 	pass "nothing left behind"
@@ -150,7 +170,7 @@ nothing_left() {
 
 at=0
 echo "# $runtime on Linux $(uname -r), $(stat -fc %T /sys/fs/cgroup | sed 's/cgroup2fs/cgroup v2/; s/tmpfs/cgroup v1/')"
-for step in run exec stats oom pause checkpoint restore leftovers; do
+for step in run exec stats oom pause checkpoint restore world leftovers; do
 	"test_$step"
 done
 rm -rf "$work"
