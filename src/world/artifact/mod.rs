@@ -48,3 +48,8 @@ pub const IMAGES: &str = "application/vnd.worldshim.world.criu.v1.tar+zstd";
 pub const PAGES: &str = "application/vnd.worldshim.world.pages.v1";
 /// Pages of memory.
 pub const PACK: &str = "application/vnd.worldshim.world.pack.v1";
+
+/// What a thread gave; its panic goes on here.
+fn joined<T>(result: std::thread::Result<T>) -> T {
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::layout::{Artifact, Content};
-use super::{annotations, images, origin_of, rootfs};
+use super::{annotations, images, joined, origin_of, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{self, images::Images, images::is_pages, sharing::Sharing};
@@ -69,14 +70,14 @@ pub fn pack(request: &PackRequest) -> Result<PackedWorld> {
     if let Some(artifact) = packed_before(request.lease, &Digest::of(&bytes))? {
         return publish(request, artifact, manifest, 0);
     }
-    let mut packing = Packing {
+    let packing = Packing {
         dir,
         manifest,
         request,
-        new_bytes: 0,
+        new_bytes: AtomicU64::new(0),
     };
     let artifact = packing.artifact(&bytes)?;
-    let new_bytes = packing.new_bytes;
+    let new_bytes = packing.new_bytes.into_inner();
     publish(request, artifact, packing.manifest, new_bytes)
 }
 
@@ -139,21 +140,26 @@ struct Packing<'a> {
     dir: OwnedFd,
     manifest: Manifest,
     request: &'a PackRequest<'a>,
-    new_bytes: u64,
+    new_bytes: AtomicU64,
 }
 
 impl Packing<'_> {
-    fn artifact(&mut self, config: &[u8]) -> Result<Artifact> {
+    fn artifact(&self, config: &[u8]) -> Result<Artifact> {
         let parent = self.parent()?;
-        let rootfs = self.rootfs(parent.as_ref())?;
-        let spec = self.small(PartKind::Spec)?;
-        let env = self.small(PartKind::Env)?;
-        let images = self.images()?;
         let origin = match &parent {
             Some((parent, _)) => origin_of(parent),
             None => Digest::of(config),
         };
-        let (pages, packs) = self.memory(origin)?;
+        // Each waits for the disk now and then.
+        let (files, memory) = std::thread::scope(|scope| {
+            let files = scope.spawn(|| self.rootfs(parent.as_ref()));
+            let memory = self.memory(origin, parent.as_ref().map(|(parent, _)| parent));
+            (joined(files.join()), memory)
+        });
+        let (rootfs, (pages, packs)) = (files?, memory?);
+        let spec = self.small(PartKind::Spec)?;
+        let env = self.small(PartKind::Env)?;
+        let images = self.images()?;
         let config = self.request.lease.put(config)?;
         let follows = parent.and(self.request.parent).map(|parent| parent.world);
         let annotations = annotations::annotations(&self.manifest, origin, follows);
@@ -184,15 +190,15 @@ impl Packing<'_> {
         }
     }
 
-    fn count(&mut self, written: Written) -> Content {
+    fn count(&self, written: Written) -> Content {
         if written.new {
-            self.new_bytes += written.size;
+            self.new_bytes.fetch_add(written.size, Ordering::Relaxed);
         }
         written.into()
     }
 
     /// As layers on the parent's where it is a former state on the same image.
-    fn rootfs(&mut self, parent: Option<&(Artifact, Manifest)>) -> Result<Vec<Content>> {
+    fn rootfs(&self, parent: Option<&(Artifact, Manifest)>) -> Result<Vec<Content>> {
         let former_state = self
             .request
             .parent
@@ -208,12 +214,13 @@ impl Packing<'_> {
         let file = &part.files[0];
         let tar = self.open(file)?;
         let packed = rootfs::pack(&tar, file, parent, self.request.lease)?;
-        self.new_bytes += packed.new_bytes;
+        self.new_bytes
+            .fetch_add(packed.new_bytes, Ordering::Relaxed);
         Ok(packed.layers)
     }
 
     /// A part of one file that fits into memory.
-    fn small(&mut self, kind: PartKind) -> Result<Content> {
+    fn small(&self, kind: PartKind) -> Result<Content> {
         let file = &self.manifest.need_part(kind)?.files[0];
         let mut bytes = Vec::new();
         self.open(file)?
@@ -228,7 +235,7 @@ impl Packing<'_> {
         Ok(self.count(written))
     }
 
-    fn images(&mut self) -> Result<Content> {
+    fn images(&self) -> Result<Content> {
         let files = small_images(&self.manifest)?;
         let blob = self.request.lease.write_blob()?;
         let mut out = BufWriter::with_capacity(256 << 10, blob);
@@ -240,7 +247,7 @@ impl Packing<'_> {
         Ok(self.count(written))
     }
 
-    fn memory(&mut self, origin: Digest) -> Result<(Content, Vec<Content>)> {
+    fn memory(&self, origin: Digest, parent: Option<&Artifact>) -> Result<(Content, Vec<Content>)> {
         let part = self.manifest.need_part(PartKind::Processes)?;
         let names = part.files.iter().map(|file| file.name.as_str());
         let images = Images::look(self.dir.as_fd(), names)?;
@@ -249,9 +256,15 @@ impl Packing<'_> {
             all: self.request.share_all,
         };
         let (lease, progress) = (self.request.lease, self.request.progress);
+        // Those of a parent that was pulled are read here, once, before they are believed.
+        let parents = parent.iter().flat_map(|parent| &parent.packs);
+        let parents: Vec<Digest> = parents.map(|pack| pack.digest).collect();
+        if let Err(error) = memory::check::admit(&parents, lease, &sharing, &|_| {}) {
+            tracing::warn!("pages of the parent are stored again: {error}");
+        }
         let packed = memory::packer::pack(&images, lease, &sharing, progress)?;
         for pack in packed.packs.iter().filter(|pack| pack.new) {
-            self.new_bytes += pack.size;
+            self.new_bytes.fetch_add(pack.size, Ordering::Relaxed);
         }
         let packs = packed.packs.iter().map(|pack| Content {
             digest: pack.digest,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::layout::{Artifact, Content};
 use super::pack::small_images;
-use super::{images, rootfs};
+use super::{images, joined, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{self, index::Index, index::MAX_INDEX};
@@ -95,9 +95,7 @@ impl Unpacking<'_> {
                 self.rootfs()
             });
             self.memory(progress)?;
-            files
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            joined(files.join())
         })?;
         self.out.commit(self.manifest, false)
     }
