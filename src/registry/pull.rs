@@ -53,7 +53,8 @@ impl Remote {
             return Err(Error::new(ErrorKind::CorruptWorld, text));
         }
         let read = || {
-            let artifact = match Document::parse(&manifest)? {
+            let document = Document::parse(&manifest);
+            let artifact = match document.map_err(|error| error.within("its manifest"))? {
                 Document::Manifest(manifest) => Artifact::of(&manifest)?,
                 Document::Index(_) => {
                     let text =
@@ -108,7 +109,13 @@ impl Remote {
                 let carried = download.run(&digest, size).await;
                 // Nobody listens any more where an earlier one was bad, which is told then.
                 let _ = arrived.send(digest);
-                carried.map_err(|failure: Failure| failure.into_error(&doing, place.registry()))
+                carried.map_err(|failure: Failure| {
+                    let error = failure.into_error(&doing, place.registry());
+                    match error.kind() {
+                        ErrorKind::CorruptWorld => damaged_there(&error),
+                        _ => error,
+                    }
+                })
             }
         });
         std::thread::scope(|scope| {
@@ -150,6 +157,12 @@ impl Remote {
         };
         publish().map_err(|error| error.within(format!("pull {}", self.place)))
     }
+}
+
+/// Says what to do about a blob that is not what it is to be.
+fn damaged_there(error: &Error) -> Error {
+    let text = format!("{error}; the registry's copy is damaged: push the world there again");
+    Error::new(ErrorKind::CorruptWorld, text)
 }
 
 /// Makes the pages of packs known as they arrive.
