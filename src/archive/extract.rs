@@ -24,7 +24,7 @@ pub(super) fn extract(
     path: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<Option<Lineage>> {
-    must_have_room(manifest, path)?;
+    must_have_room(manifest, path.parent().unwrap_or(path))?;
     tar.allow(manifest.size());
     let mut lineage = None;
     let out = WorldDirWriter::create(path)?;
@@ -128,8 +128,7 @@ fn may_be_there(path: &str, name: &str) -> Result<()> {
 }
 
 /// A promise of more than the disk can hold is not begun.
-fn must_have_room(manifest: &Manifest, path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
+pub(super) fn must_have_room(manifest: &Manifest, folder: &Path) -> Result<()> {
     let free = rustix::fs::statvfs(folder)
         .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
         .context(|| format!("look at {}", folder.display()))?;

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use super::containerd;
-use super::extract::extract;
+use super::extract::{extract, must_have_room};
 use super::layout::{Content, Layout};
 use super::recognise::{Found, recognise};
 use super::source::Source;
@@ -212,6 +212,7 @@ fn from_layout(
     }
     lease.put(&bytes)?;
     let (_, manifest) = artifact::load(lease.store(), &digest)?;
+    must_have_room(&manifest, lease.store().path())?;
     artifact::verify(lease, &digest, &|_| {})?;
     let name = name_of(request, &manifest, told)?;
     let annotations = &artifact.annotations;
