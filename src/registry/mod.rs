@@ -5,8 +5,7 @@
 //! side lacks is carried, several blobs at a time; what was cut short is gone on
 //! with. What comes is not believed: a manifest is bounded and must be a world's
 //! before any blob is fetched, a blob has its size and digest before it gets its
-//! name, and a world becomes part of the store when all of it is there and its
-//! packs were read in full.
+//! name, and a world becomes part of the store when all of it is there.
 //!
 //! `oci-client` gets us in (challenges, tokens) and sets the tag. Blobs go by
 //! requests of our own: that crate has no upload that can be gone on with, and

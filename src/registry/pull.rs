@@ -1,7 +1,7 @@
 //! A world of a registry comes to the store: looked at first, published last.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, mpsc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::download::Download;
 use super::failure::Failure;
@@ -9,7 +9,6 @@ use super::remote::Remote;
 use super::{Carried, Transfer, Watch};
 use crate::digest::Digest;
 use crate::error::IoContext;
-use crate::memory::{check, sharing::Sharing};
 use crate::store::{Document, Lease, Published, Store, WorldName};
 use crate::world::artifact::{self, Artifact};
 use crate::{Error, ErrorKind, Result};
@@ -93,22 +92,20 @@ impl Remote {
         Ok((transfer.with_manifest(manifest), published))
     }
 
-    /// Fetches all blobs, and reads the packs among them as they come.
+    /// Fetches all blobs. Pages of its packs become known when a world follows it: until then
+    /// nobody relies on what the packs say of themselves, and a restore checks every page.
     fn fetch(&self, found: &Found, lease: &Lease, watch: &Watch) -> Result<Vec<Carried>> {
         let download = Arc::new(Download {
             session: Arc::clone(&self.session),
             lease: lease.clone(),
             watch: Arc::clone(watch),
         });
-        let (arrived, arrivals) = mpsc::channel();
-        let tasks = found.blobs.iter().map(move |(digest, size)| {
-            let (digest, size, arrived) = (*digest, *size, arrived.clone());
+        let tasks = found.blobs.iter().map(|(digest, size)| {
+            let (digest, size) = (*digest, *size);
             let (download, place) = (Arc::clone(&download), self.place.clone());
             async move {
                 let doing = format!("pull blob {digest} of {place}");
                 let carried = download.run(&digest, size).await;
-                // Nobody listens any more where an earlier one was bad, which is told then.
-                let _ = arrived.send(digest);
                 carried.map_err(|failure: Failure| {
                     let error = failure.into_error(&doing, place.registry());
                     match error.kind() {
@@ -118,15 +115,7 @@ impl Remote {
                 })
             }
         });
-        std::thread::scope(|scope| {
-            let admission = scope.spawn(move || admit(found, lease, &arrivals));
-            let carried = self.all(tasks)?;
-            let admitted = admission
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            admitted.map_err(|error| error.within(format!("pull {}", self.place)))?;
-            Ok(carried)
-        })
+        self.all(tasks)
     }
 
     /// What a disk can never hold need not be begun. Whether there is room for the rest shows
@@ -163,20 +152,6 @@ impl Remote {
 fn damaged_there(error: &Error) -> Error {
     let text = format!("{error}; the registry's copy is damaged: push the world there again");
     Error::new(ErrorKind::CorruptWorld, text)
-}
-
-/// Makes the pages of packs known as they arrive.
-fn admit(found: &Found, lease: &Lease, arrivals: &mpsc::Receiver<Digest>) -> Result<()> {
-    let packs = found.artifact.packs.iter().map(|pack| pack.digest);
-    let packs: BTreeSet<Digest> = packs.collect();
-    let sharing = Sharing {
-        origin: artifact::origin_of(&found.artifact),
-        all: false,
-    };
-    for digest in arrivals.iter().filter(|digest| packs.contains(digest)) {
-        check::admit(&[digest], lease, &sharing, &|_| {})?;
-    }
-    Ok(())
 }
 
 /// Every blob of a world once, the largest first.
