@@ -31,6 +31,9 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::hooks;
 use crate::runtime::{self, Adopt, RootfsMountRequest, Target, View};
 
+/// How often CRIU is asked where [`came_too_early`] holds.
+const ATTEMPTS: u32 = 8;
+
 /// What a restore needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -189,32 +192,41 @@ impl<'a> Plan<'a> {
         // The images are root's alone, and CRIU reads them as the root of the namespace.
         let view = View::for_container(&self.request.world, target, &self.spec)?;
         self.world.recheck()?;
-        let restored = processes::restore(&mut RestoreRequest {
-            criu: &self.criu,
-            spec: &self.spec,
-            parameters: &self.world.manifest.dump,
-            bundle: &target.bundle,
-            rootfs: &target.rootfs(),
-            images_dir: view.as_ref().map_or(&self.request.world, View::path),
-            work_dir: &work_dir,
-            cgroup_procs: &cgroup.procs_files(),
-            stdio: match terminal {
-                true => RestoredStdio::Terminal,
-                false => RestoredStdio::Streams(streams),
-            },
-            tcp: self.policy.tcp,
-            lsm_profile: None,
-            timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
-            cancel: None,
-            before_running: &mut |pid| {
-                runtime::adopt(&Adopt {
-                    target: target.clone(),
-                    pid,
-                })?;
-                hooks::oci::before_it_runs(target, &self.spec)
-            },
-        })?;
-        self.attach(restored, cgroup)
+        let attempt = || {
+            processes::restore(&mut RestoreRequest {
+                criu: &self.criu,
+                spec: &self.spec,
+                parameters: &self.world.manifest.dump,
+                bundle: &target.bundle,
+                rootfs: &target.rootfs(),
+                images_dir: view.as_ref().map_or(&self.request.world, View::path),
+                work_dir: &work_dir,
+                cgroup_procs: &cgroup.procs_files(),
+                stdio: match terminal {
+                    true => RestoredStdio::Terminal,
+                    false => RestoredStdio::Streams(streams),
+                },
+                tcp: self.policy.tcp,
+                lsm_profile: None,
+                timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
+                cancel: None,
+                before_running: &mut |pid| {
+                    runtime::adopt(&Adopt {
+                        target: target.clone(),
+                        pid,
+                    })?;
+                    hooks::oci::before_it_runs(target, &self.spec)
+                },
+            })
+        };
+        let mut restored = attempt();
+        for _ in 1..ATTEMPTS {
+            match restored {
+                Err(error) if view.is_some() && came_too_early(&error) => restored = attempt(),
+                _ => break,
+            }
+        }
+        self.attach(restored?, cgroup)
     }
 
     /// A terminal must have come exactly when one was asked for, and the hooks
@@ -314,4 +326,11 @@ fn misfit(what: &str) -> Error {
         ErrorKind::InvalidInput,
         format!("the new container does not fit the world: {what}"),
     )
+}
+
+/// CRIU's first process reads the image of its time namespace without waiting until the ids of
+/// its user namespace are mapped: then it is nobody, and may not. CRIU has cleaned up by now.
+fn came_too_early(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("timens-") && text.contains("Permission denied")
 }

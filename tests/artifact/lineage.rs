@@ -89,8 +89,12 @@ fn strangers(test: &Test) {
             .iter()
             .all(|pack| !packs("one").contains(pack))
     );
-    world.json(&["rm", "alone"]);
-    world.json(&["gc"]);
+    // In a store that has only the first one's pages.
+    let world = World {
+        store: test.path("second-store"),
+    };
+    world.json(&["checkpoint", &one.id, "one"]);
+    let packs = |name| layers(&world.json(&["inspect", name]), "world.pack");
     let shared = world.json(&["checkpoint", &other.id, "shared", "--share-all"]);
     assert!(
         packs("shared")
