@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -159,7 +161,7 @@ impl Helper {
             }
             open = read_available(&self.socket, &mut reply)?;
         };
-        read_available(&self.socket, &mut reply)?;
+        read_rest(&self.socket, &mut reply)?;
         match serde_json::from_slice(&reply) {
             Ok(Reply::Failed { kind, message }) => Err(Error::new(kind, message)),
             Ok(reply) => Ok(reply),
@@ -179,6 +181,21 @@ fn read_available(socket: &UnixStream, into: &mut Vec<u8>) -> Result<bool> {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
             // Killed before it had read its request: that is its end, too.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error).context(|| "hear from the helper"),
+        }
+    }
+}
+
+/// Reads what is left when the helper has ended. tokio cannot be asked: it may not have been
+/// told yet that there is something, when the end is known already.
+fn read_rest(socket: &UnixStream, into: &mut Vec<u8>) -> Result<()> {
+    let mut chunk = [0; 16 << 10];
+    loop {
+        match rustix::net::recv(socket, &mut chunk, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(()),
+            Ok((_, n)) if into.len() + n <= MAX_REPLY_BYTES => into.extend_from_slice(&chunk[..n]),
+            Ok(_) => return Err(Error::new(ErrorKind::Internal, "the helper says too much")),
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error).context(|| "hear from the helper"),
         }
     }

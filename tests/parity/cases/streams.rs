@@ -83,7 +83,7 @@ pub const CASES: &[Case] = &[
     Case::same(
         "a-log-file",
         r#"start --log-uri file://$DIR/logs/log $BOX $ID sh -c 'echo out; echo err >&2'
-        await_status $ID STOPPED; sort logs/log; stat -c %a logs/log"#,
+        await_status $ID STOPPED; await 'grep -q err logs/log && grep -q out logs/log'; sort logs/log; stat -c %a logs/log"#,
         "err\nout\n644",
     ),
     Case::same(
