@@ -173,7 +173,9 @@ impl Tasks {
         }
         // Only now may the exit event follow.
         process.started();
-        super::idle::rest_soon();
+        if exec_id.is_empty() {
+            super::idle::rest_soon();
+        }
         Ok(pid)
     }
 
