@@ -121,9 +121,7 @@ fn words(report: &Report) -> String {
         progress::duration(report.frozen_ns),
         progress::duration(report.total_ns),
     );
-    if let Some(displaced) = report.displaced {
-        text += &format!("before  {displaced} had this name; it stays in the store without it\n");
-    }
+    text += &output::displaced(report.displaced);
     text
 }
 

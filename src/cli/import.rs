@@ -119,9 +119,7 @@ fn words(report: &Report) -> String {
         progress::size(report.bytes),
         progress::size(report.new_bytes),
     );
-    if let Some(displaced) = report.displaced {
-        text += &format!("before  {displaced} had this name; it stays in the store without it\n");
-    }
+    text += &output::displaced(report.displaced);
     if let Some(removed) = &report.removed {
         text += &format!(
             "removed {}, which was rescued and is in the store now\n",

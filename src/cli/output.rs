@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use serde::Serialize;
 
+use crate::digest::Digest;
 use crate::error::{Error, IoContext, Result};
 
 /// How to print what was asked for.
@@ -60,4 +61,12 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A line about the world that had a name before; nothing where there was none.
+pub(super) fn displaced(world: Option<Digest>) -> String {
+    match world {
+        Some(world) => format!("before  {world} had this name; it stays in the store without it\n"),
+        None => String::new(),
+    }
 }

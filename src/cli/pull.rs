@@ -78,8 +78,6 @@ fn words(report: &Report) -> String {
         transfer.blobs,
         transfer.skipped_blobs,
     );
-    if let Some(displaced) = report.displaced {
-        text += &format!("before  {displaced} had this name; it stays in the store without it\n");
-    }
+    text += &output::displaced(report.displaced);
     text
 }
