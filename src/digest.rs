@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,11 @@ use crate::{Error, ErrorKind, Result};
 
 /// How much is read at once while hashing, in bytes: fits the second-level cache.
 const BLOCK: usize = 256 * 1024;
+
+/// Size of a piece, in bytes. A digest in pieces is the SHA-256 of the SHA-256 digests, 32 bytes
+/// each, of a file's pieces of this size (the last may be shorter; an empty file has none): it can
+/// be had on all cores.
+pub const PIECE: u64 = 4 << 20;
 
 /// A SHA-256 digest. The default, all zeros, is the digest of nothing known.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,13 +103,45 @@ impl From<Digest> for String {
 pub struct Hashing {
     state: Sha256,
     size: u64,
+    /// The digests of the pieces that are complete; [`PIECE`].
+    pieces: Option<Sha256>,
 }
 
 impl Hashing {
+    /// Not the digest of the bytes, but that of the digests of their pieces; see [`PIECE`].
+    pub fn in_pieces() -> Hashing {
+        Hashing {
+            pieces: Some(Sha256::new()),
+            ..Hashing::default()
+        }
+    }
+
+    /// [`PIECE`], where this is one in pieces.
+    pub fn piece_size(&self) -> Option<u64> {
+        self.pieces.as_ref().map(|_| PIECE)
+    }
+
     /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while self.pieces.is_some() && bytes.len() as u64 >= self.left_of_piece() {
+            let (piece, rest) = bytes.split_at(self.left_of_piece() as usize);
+            self.state.update(piece);
+            self.size += piece.len() as u64;
+            self.end_piece();
+            bytes = rest;
+        }
         self.state.update(bytes);
         self.size += bytes.len() as u64;
+    }
+
+    fn left_of_piece(&self) -> u64 {
+        PIECE - self.size % PIECE
+    }
+
+    fn end_piece(&mut self) {
+        if let Some(pieces) = &mut self.pieces {
+            pieces.update(self.state.finalize_reset());
+        }
     }
 
     /// How many bytes were taken.
@@ -112,8 +150,12 @@ impl Hashing {
     }
 
     /// The digest of all bytes taken, and their count.
-    pub fn finish(self) -> (Digest, u64) {
-        (Digest(self.state.finalize().into()), self.size)
+    pub fn finish(mut self) -> (Digest, u64) {
+        if !self.size.is_multiple_of(PIECE) {
+            self.end_piece();
+        }
+        let state = self.pieces.unwrap_or(self.state);
+        (Digest(state.finalize().into()), self.size)
     }
 
     /// Takes what `file` holds from where this hashing stands up to its present end.
@@ -130,6 +172,50 @@ impl Hashing {
             }
         }
     }
+
+    /// Like [`Hashing::catch_up`] for a file that nobody writes any more: its pieces, if this
+    /// hashing has any, are taken on all cores. `what` names it in the error.
+    pub fn complete(&mut self, file: &File, what: impl fmt::Display + Sync) -> Result<()> {
+        let reading = || format!("read {what}");
+        let end = file.metadata().context(reading)?.len();
+        if self.pieces.is_none() || end <= self.size + PIECE {
+            return self
+                .catch_up(file, &mut Vec::new())
+                .map(drop)
+                .context(reading);
+        }
+        let begun = self.size / PIECE;
+        let numbers: Vec<u64> = (begun..end.div_ceil(PIECE)).collect();
+        let pieces = on_all_cores(&numbers, |number| {
+            let (mut state, from) = match *number == begun {
+                true => (self.state.clone(), self.size),
+                false => (Sha256::new(), number * PIECE),
+            };
+            let to = end.min((number + 1) * PIECE);
+            read_range(file, from..to, |bytes| state.update(bytes)).context(reading)?;
+            Ok((state, to))
+        })?;
+        for (state, to) in pieces {
+            (self.state, self.size) = (state, to);
+            if to.is_multiple_of(PIECE) {
+                self.end_piece();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails where the file ends before the range.
+fn read_range(file: &File, range: Range<u64>, mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
+    let mut buffer = vec![0; BLOCK];
+    let mut at = range.start;
+    while at < range.end {
+        let count = buffer.len().min((range.end - at) as usize);
+        file.read_exact_at(&mut buffer[..count], at)?;
+        take(&buffer[..count]);
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// Hashes a whole file from its start. `what` names it in the error.
@@ -202,6 +288,34 @@ mod tests {
             &format!("{}0", Digest::of(b"")),
         ] {
             assert!(text.parse::<Digest>().is_err(), "{text:?}");
+        }
+    }
+
+    fn in_pieces(bytes: &[u8]) -> (Digest, u64) {
+        let digests = bytes
+            .chunks(PIECE as usize)
+            .map(|piece| *Digest::of(piece).as_bytes());
+        let digests: Vec<u8> = digests.flatten().collect();
+        (Digest::of(&digests), bytes.len() as u64)
+    }
+
+    #[test]
+    fn a_digest_in_pieces_is_that_of_their_digests_however_the_bytes_come() {
+        let piece = PIECE as usize;
+        let bytes: Vec<u8> = (0..3 * piece + 5).map(|at| (at / 3) as u8).collect();
+        for size in [0, 1, piece - 1, piece, piece + 1, 3 * piece, 3 * piece + 5] {
+            let bytes = &bytes[..size];
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, bytes).unwrap();
+            for begun in [0, 1, size / 2, piece, size] {
+                let mut hashing = Hashing::in_pieces();
+                hashing.update(&bytes[..begun.min(size)]);
+                let mut alone = hashing.clone();
+                alone.catch_up(&file, &mut Vec::new()).unwrap();
+                assert_eq!(alone.finish(), in_pieces(bytes), "{size} {begun}");
+                hashing.complete(&file, "x").unwrap();
+                assert_eq!(hashing.finish(), in_pieces(bytes), "{size} {begun}");
+            }
         }
     }
 

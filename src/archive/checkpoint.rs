@@ -25,7 +25,7 @@ use super::recognise::{CHECKPOINT, CONFIG_DUMP, SPEC_DUMP};
 use super::statistics::stats_dump;
 use crate::criu::pagemap::Space;
 use crate::criu::pagemap_counts::with_old_counts;
-use crate::digest::{Digest, Hashing};
+use crate::digest::Hashing;
 use crate::error::IoContext;
 use crate::world::manifest::{MANIFEST_NAME, Manifest, PartFile, PartKind};
 use crate::{Error, ErrorKind, Result};
@@ -106,7 +106,7 @@ impl Writing<'_> {
         let mut bytes = Vec::new();
         (self.open(file)?.take(file.size).read_to_end(&mut bytes))
             .context(|| format!("read {}", file.name))?;
-        if Digest::of(&bytes) != file.sha256 {
+        if !file.is_bytes(&bytes) {
             return Err(changed(file));
         }
         (self.progress)(file.size);
@@ -117,11 +117,11 @@ impl Writing<'_> {
     fn file(&mut self, file: &PartFile, path: &str) -> Result<()> {
         let mut data = Hashed {
             data: self.open(file)?,
-            hashing: Hashing::default(),
+            hashing: file.hashing(),
             progress: self.progress,
         };
         self.out.file(path, file.size, &mut data)?;
-        match data.hashing.finish() == (file.sha256, file.size) {
+        match file.is(data.hashing) {
             true => Ok(()),
             false => Err(changed(file)),
         }

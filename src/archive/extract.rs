@@ -10,7 +10,6 @@ use super::recognise::CHECKPOINT;
 use super::tar_reader::{Member, MemberKind, TarReader, corrupt, unreadable};
 use crate::criu::pagemap::Space;
 use crate::criu::pagemap_counts::without_old_counts;
-use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::world::directory::{TOLERATED, WorldDirWriter};
 use crate::world::manifest::{MANIFEST_NAME, Manifest, PartFile, PartKind};
@@ -81,7 +80,7 @@ fn take(tar: &mut TarReader, member: &Member, file: &PartFile, out: &WorldDirWri
             member.path, member.size, file.size
         )));
     }
-    let mut writer = out.file(file.name.as_str())?;
+    let mut writer = out.copy_of(file)?;
     let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
     let copied =
         io::copy(&mut tar.data(), &mut buffered).and_then(|_| io::Write::flush(&mut buffered));
@@ -101,7 +100,7 @@ fn pagemap(
     out: &WorldDirWriter,
 ) -> Result<()> {
     let bytes = tar.read(member, MOST_PAGEMAP as usize)?;
-    let bytes = match Digest::of(&bytes) == file.sha256 {
+    let bytes = match file.is_bytes(&bytes) {
         true => bytes,
         false => without_old_counts(&bytes).unwrap_or(bytes),
     };

@@ -99,12 +99,20 @@ impl WorldDirWriter {
 
     /// Begins a file that is hashed while it is written.
     pub fn file(&self, name: &str) -> Result<PartWriter> {
-        let name = FileName::new(name)?;
+        self.begin(FileName::new(name)?, Hashing::default())
+    }
+
+    /// Begins a file that must become a known one.
+    pub fn copy_of(&self, known: &PartFile) -> Result<PartWriter> {
+        self.begin(known.name.clone(), known.hashing())
+    }
+
+    fn begin(&self, name: FileName, hashing: Hashing) -> Result<PartWriter> {
         let file = folder::create(self.dir.as_fd(), name.as_str())?;
         Ok(PartWriter {
             name,
             file,
-            hashing: Hashing::default(),
+            hashing,
         })
     }
 
@@ -120,12 +128,11 @@ impl WorldDirWriter {
     /// Hashes a file that something else wrote into the directory.
     pub fn hash(&self, name: &FileName) -> Result<PartFile> {
         let file = folder::open(self.dir.as_fd(), name)?;
-        let (sha256, size) = crate::digest::hash_file(&file, name)?;
-        Ok(PartFile {
-            name: name.clone(),
-            sha256,
-            size,
-        })
+        let mut hashing = Hashing::default();
+        hashing
+            .catch_up(&file, &mut Vec::new())
+            .context(|| format!("read {name}"))?;
+        Ok(PartFile::hashed(name.clone(), hashing))
     }
 
     /// Writes `world.json`, after which the directory is a world and no longer ours.
@@ -297,12 +304,7 @@ pub struct PartWriter {
 impl PartWriter {
     /// Ends the file and says what it became.
     pub fn finish(self) -> PartFile {
-        let (sha256, size) = self.hashing.finish();
-        PartFile {
-            name: self.name,
-            sha256,
-            size,
-        }
+        PartFile::hashed(self.name, self.hashing)
     }
 }
 

@@ -60,7 +60,7 @@ impl ImageHasher {
         // The big ones first, so that the cores end together.
         names.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
         let mut files = on_all_cores(&names, |(name, _)| {
-            let begun = followed.get(name).cloned().unwrap_or_default();
+            let begun = followed.get(name).cloned().unwrap_or_else(|| fresh(name));
             hash_rest(self.dir.as_fd(), name, begun)
         })?;
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -108,7 +108,7 @@ fn follow(dir: BorrowedFd, over: &AtomicBool) -> Result<Followed> {
             match folder::open_if_there(dir, &name)? {
                 Some(file) => {
                     id += 1;
-                    let next = (name, file, Hashing::default());
+                    let next = (name, file, Hashing::in_pieces());
                     if let Some((name, _, hashing)) = current.replace(next) {
                         followed.insert(name, hashing);
                     }
@@ -126,9 +126,7 @@ fn follow(dir: BorrowedFd, over: &AtomicBool) -> Result<Followed> {
 /// Hashes what the follower has not seen of a file that nobody writes any more.
 fn hash_rest(dir: BorrowedFd, name: &FileName, mut hashing: Hashing) -> Result<PartFile> {
     let file = folder::open(dir, name)?;
-    hashing
-        .catch_up(&file, &mut Vec::new())
-        .context(|| format!("read {name}"))?;
+    hashing.complete(&file, name)?;
     let size = file.metadata().context(|| format!("look at {name}"))?.len();
     if hashing.size() != size {
         return Err(Error::new(
@@ -139,12 +137,15 @@ fn hash_rest(dir: BorrowedFd, name: &FileName, mut hashing: Hashing) -> Result<P
             ),
         ));
     }
-    let (sha256, size) = hashing.finish();
-    Ok(PartFile {
-        name: name.clone(),
-        sha256,
-        size,
-    })
+    Ok(PartFile::hashed(name.clone(), hashing))
+}
+
+/// Memory is hashed in pieces.
+fn fresh(name: &FileName) -> Hashing {
+    match crate::criu::pagemap::pages_id(name.as_str()) {
+        Some(_) => Hashing::in_pieces(),
+        None => Hashing::default(),
+    }
 }
 
 /// CRIU's images in the directory with their sizes.

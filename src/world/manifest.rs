@@ -17,7 +17,7 @@ use super::checksum;
 use super::file_name::FileName;
 use super::host::HostFacts;
 use super::processes::DumpParameters;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing, PIECE};
 use crate::json;
 use crate::{Error, ErrorKind, Result};
 
@@ -170,10 +170,48 @@ impl Part {
 pub struct PartFile {
     /// Its name in the world directory.
     pub name: FileName,
+    /// Where it is there, the digest is one in pieces of this many bytes; see
+    /// [`PIECE`](crate::digest::PIECE), the only value so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub piece_size: Option<u64>,
     /// SHA-256 of its bytes.
     pub sha256: Digest,
     /// Its size in bytes.
     pub size: u64,
+}
+
+impl PartFile {
+    /// The file `name` once its bytes were taken.
+    pub fn hashed(name: FileName, hashing: Hashing) -> PartFile {
+        let piece_size = hashing.piece_size();
+        let (sha256, size) = hashing.finish();
+        PartFile {
+            name,
+            piece_size,
+            sha256,
+            size,
+        }
+    }
+
+    /// What its bytes are to be given to, to see whether they are those of this file.
+    pub fn hashing(&self) -> Hashing {
+        match self.piece_size {
+            None => Hashing::default(),
+            Some(_) => Hashing::in_pieces(),
+        }
+    }
+
+    /// Whether bytes that were given to [`PartFile::hashing`] are this file's.
+    pub fn is(&self, hashing: Hashing) -> bool {
+        hashing.finish() == (self.sha256, self.size)
+    }
+
+    /// Whether these are its bytes.
+    pub fn is_bytes(&self, bytes: &[u8]) -> bool {
+        let mut hashing = self.hashing();
+        hashing.update(bytes);
+        self.is(hashing)
+    }
 }
 
 /// A process that ran in the container and is not part of the world.
@@ -346,6 +384,12 @@ impl Manifest {
                 if name.starts_with(MANIFEST_NAME) || !names.insert(name) {
                     return Err(corrupt(format!(
                         "parts: file {name} is listed twice or is the manifest itself"
+                    )));
+                }
+                if file.piece_size.is_some() && (single || file.piece_size != Some(PIECE)) {
+                    return Err(corrupt(format!(
+                        "parts: file {name} is hashed in pieces, which only images of CRIU's \
+                         are, of {PIECE} bytes"
                     )));
                 }
                 total = total

@@ -21,7 +21,7 @@ use super::file_name::FileName;
 use super::folder::{self, Entry, Stamp};
 use super::host::HostFacts;
 use super::manifest::{LIMITS, MANIFEST_NAME, Manifest, PartFile};
-use crate::digest::{Digest, hash_file, on_all_cores};
+use crate::digest::{Digest, on_all_cores};
 use crate::error::IoContext;
 use crate::{Error, ErrorKind, Result};
 
@@ -304,7 +304,9 @@ fn check_digests(
     files.sort_by_key(|file| std::cmp::Reverse(file.size));
     on_all_cores(&files, |file| {
         let opened = folder::open(dir, &file.name)?;
-        let (sha256, _) = hash_file(&opened, &file.name)?;
+        let mut hashing = file.hashing();
+        hashing.complete(&opened, &file.name)?;
+        let (sha256, _) = hashing.finish();
         if stamps.get(&file.name) != Some(&Stamp::of_file(&opened)?) {
             return Err(changed(&file.name));
         }

@@ -138,7 +138,14 @@ fn layout(world: &Path, manifest: &Value) {
         assert!(found.remove(name), "{name} is listed and not there");
         let bytes = fs::read(world.join(name)).expect("a listed file");
         assert_eq!(number(&file["size"]), bytes.len() as u64, "{name}");
-        let digest = hex::encode(Sha256::digest(&bytes));
+        let digest = match file.get("pieceSize").map(number) {
+            None => Sha256::digest(&bytes),
+            Some(size) => {
+                let pieces = bytes.chunks(usize::try_from(size).expect("a size"));
+                Sha256::digest(pieces.map(Sha256::digest).collect::<Vec<_>>().concat())
+            }
+        };
+        let digest = hex::encode(digest);
         assert!(
             file["sha256"]
                 .as_str()

@@ -190,7 +190,7 @@ fn files_replaced_by_something_else_are_found() {
 #[test]
 fn manifests_that_lie_are_found() {
     type Change = fn(&mut Value);
-    let cases: [(ErrorKind, &str, Change); 14] = [
+    let cases: [(ErrorKind, &str, Change); 16] = [
         (ForeignWorld, "format 2 is newer", |m| {
             m["format"] = 2.into()
         }),
@@ -217,6 +217,12 @@ fn manifests_that_lie_are_found() {
         }),
         (CorruptWorld, "env.json is damaged", |m| {
             file(m, "env")["sha256"] = format!("sha256:{}", "1".repeat(64)).into();
+        }),
+        (CorruptWorld, "env.json is hashed in pieces", |m| {
+            file(m, "env")["pieceSize"] = 4_194_304.into()
+        }),
+        (CorruptWorld, "hashed in pieces, which only", |m| {
+            m["parts"][1]["files"][2]["pieceSize"] = 4_194_305.into()
         }),
         (CorruptWorld, "env2.json is missing", |m| {
             file(m, "env")["name"] = "env2.json".into()

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use time::OffsetDateTime;
 use worldshim::ErrorKind;
-use worldshim::digest::Digest;
+use worldshim::digest::{Digest, PIECE};
 use worldshim::world::file_name::FileName;
 use worldshim::world::host::{CgroupMode, HostFacts};
 use worldshim::world::manifest::*;
@@ -40,6 +40,7 @@ fn arb_file() -> impl Strategy<Value = PartFile> {
         any::<u32>(),
     )
         .prop_map(|(name, size)| PartFile {
+            piece_size: None,
             sha256: Digest::of(name.as_bytes()),
             name: FileName::new(format!("x{name}")).unwrap(),
             size: size.into(),
@@ -56,6 +57,7 @@ fn arb_parts() -> impl Strategy<Value = Vec<Part>> {
                 parts.push(Part::new(kind, vec![files.remove(0)]));
             }
         }
+        files[0].piece_size = (files.len() > 2).then_some(PIECE);
         parts.insert(1, Part::new(PartKind::Processes, files));
         parts
     })

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use tar::{Archive, Builder, EntryType, Header};
 use zstd::stream::{read::Decoder, write::Encoder};
 
-use crate::digest::{Digest, Hashing};
+use crate::digest::Hashing;
 use crate::error::IoContext;
 use crate::world::directory::WorldDirWriter;
 use crate::world::manifest::PartFile;
@@ -42,10 +42,10 @@ pub(super) fn write<R: Read>(
         header.set_cksum();
         let mut data = Hashed {
             data: open(file)?.take(file.size),
-            hashing: Hashing::default(),
+            hashing: file.hashing(),
         };
         builder.append(&header, &mut data).context(|| what)?;
-        if data.hashing.finish() != (file.sha256, file.size) {
+        if !file.is(data.hashing) {
             let text = format!("{} is not what world.json says", file.name);
             return Err(Error::new(ErrorKind::CorruptWorld, text));
         }
@@ -60,7 +60,7 @@ pub(super) fn write<R: Read>(
 /// Writes the images of an archive into a world directory. Each must be what `files` says.
 pub(super) fn read(archive: impl Read, files: &[&PartFile], out: &WorldDirWriter) -> Result<()> {
     each(archive, files, &mut |file, image| {
-        let mut writer = out.file(file.name.as_str())?;
+        let mut writer = out.copy_of(file)?;
         io::copy(image, &mut writer).context(|| format!("write {}", file.name))?;
         match writer.finish() == *file {
             true => Ok(()),
@@ -88,7 +88,7 @@ pub(super) fn collect(
         })?;
         let mut bytes = Vec::new();
         image.read_to_end(&mut bytes).map_err(damaged)?;
-        if (Digest::of(&bytes), bytes.len() as u64) != (file.sha256, file.size) {
+        if !file.is_bytes(&bytes) {
             return Err(altered(file));
         }
         wanted.insert(file.name.to_string(), bytes);

@@ -121,7 +121,7 @@ impl Unpacking<'_> {
         for layer in &self.artifact.rootfs {
             layers.push(self.lease.store().open_blob(&layer.digest)?.file);
         }
-        let mut out = self.out.file(file.name.as_str())?;
+        let mut out = self.out.copy_of(file)?;
         layers::merge(&mut layers, &rootfs::expected(file), &mut out)?;
         out.flush().context(|| format!("write {}", file.name))
     }
