@@ -7,6 +7,7 @@
 //!   ├─ archive         worlds as files: export and import (uses containerd and world)
 //!   ├─ registry        worlds in registries: push and pull (uses store and world)
 //!   └─ world           what a world is: capture, verify, bring back
+//!        ├─ lazy       pages served to restored processes when they touch them
 //!        ├─ memory     the pages of processes in packs (uses criu and store)
 //!        ├─ criu       CRIU's RPC, options, logs
 //!        ├─ runtime    libcontainer in a short-lived process of its own
@@ -27,6 +28,7 @@ pub mod digest;
 pub mod error;
 pub mod hooks;
 pub mod json;
+pub mod lazy;
 pub mod memory;
 pub mod registry;
 pub mod runtime;

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+pub mod uffd;
+
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 

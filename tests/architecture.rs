@@ -6,16 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a module may use those on its own level and below.
-const LEVELS: [&[&str]; 6] = [
+const LEVELS: [&[&str]; 7] = [
     &["cli", "shim"],
     &["archive", "containerd", "registry"],
     &["world"],
+    &["lazy"],
     &["memory"],
     &["cgroup", "criu", "hooks", "runtime", "store"],
     &["digest", "error", "json", "sys"],
 ];
 const MOST_LINES: usize = 500;
-const MAY_BE_UNSAFE: &str = "sys.rs";
+/// One place of system calls: a file, and its folder.
+const MAY_BE_UNSAFE: [&str; 2] = ["sys.rs", "sys"];
 
 struct Source {
     /// Relative to `src`.
@@ -190,9 +192,12 @@ fn every_module_has_its_level() {
 }
 
 #[test]
-fn unsafe_stays_in_one_file() {
+fn unsafe_stays_in_one_place() {
     for source in sources() {
-        if source.path == Path::new(MAY_BE_UNSAFE) {
+        if MAY_BE_UNSAFE
+            .iter()
+            .any(|place| source.path.starts_with(place))
+        {
             continue;
         }
         let code = source.code();

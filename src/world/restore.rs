@@ -208,6 +208,7 @@ impl<'a> Plan<'a> {
                 },
                 tcp: self.policy.tcp,
                 lsm_profile: None,
+                lazy_pages: false,
                 timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
                 cancel: None,
                 before_running: &mut |pid| {

@@ -133,6 +133,7 @@ fn restore_as(
         stdio,
         tcp: TcpPolicy::Close,
         lsm_profile: None,
+        lazy_pages: false,
         timeout: Duration::from_secs(60),
         cancel: None,
         before_running: &mut |_| Ok(()),

@@ -68,6 +68,9 @@ pub struct RestoreRequest<'a> {
     pub tcp: TcpPolicy,
     /// LSM profile of the processes, `TYPE:NAME`; as dumped when `None`.
     pub lsm_profile: Option<&'a str>,
+    /// Memory comes when it is touched: CRIU hands each task's userfaultfd to whoever listens
+    /// in the work directory ([`crate::lazy::handover`]), and reads only what it must.
+    pub lazy_pages: bool,
     /// The whole restore takes no longer than this.
     pub timeout: Duration,
     /// Readable when the restore is called off.
@@ -178,6 +181,7 @@ fn options(request: &RestoreRequest<'_>, images: &OwnedFd, work: &OwnedFd) -> rp
         tcp_established: Some(true),
         network_lock: Some(NetworkLock::Skip.into()),
         lsm_profile: request.lsm_profile.map(str::to_owned),
+        lazy_pages: Some(request.lazy_pages),
         ..rpc::Options::default()
     }
 }

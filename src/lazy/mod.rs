@@ -1,0 +1,20 @@
+//! Memory that comes when it is touched: the page server of a world and its lines.
+//!
+//! CRIU restores a process without most of its memory and leaves a userfaultfd:
+//! a descriptor on which whoever holds it reads of page faults, and through
+//! which it fills pages. The page server of a world holds those of all siblings
+//! that were forked of it, and fills them from the store's packs.
+//!
+//! ```text
+//! handover     from CRIU: each task's userfaultfd
+//! line         a sibling's tie to the server; keeps its memory from becoming zeros
+//!   └─ message what goes over it
+//! missing      what an address space lacks
+//! ```
+
+pub mod handover;
+pub mod line;
+pub mod message;
+mod missing;
+
+pub use line::{Line, News};
