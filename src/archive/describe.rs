@@ -5,6 +5,7 @@ use std::fs::File;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
+use crate::world::identity::repository;
 use crate::world::manifest::Manifest;
 use crate::world::{rootfs, spec};
 use crate::{Error, ErrorKind, Result, json as documents};
@@ -88,11 +89,7 @@ pub(super) fn deleted_files(rootfs: &File) -> Result<Option<Vec<u8>>> {
 
 /// `NAME@DIGEST`, without a tag.
 fn pinned(name: &str, digest: &str) -> String {
-    let end = match (name.rfind(':'), name.rfind('/')) {
-        (Some(colon), slash) if slash.is_none_or(|slash| slash < colon) => colon,
-        _ => name.len(),
-    };
-    format!("{}@{digest}", &name[..end])
+    format!("{}@{digest}", repository(name))
 }
 
 fn rfc3339(manifest: &Manifest) -> Result<String> {

@@ -165,6 +165,7 @@ fn pack_up(
         lease: request.lease,
         parent,
         share_all: false,
+        base: None,
         name: Some(&name),
         progress: &|_| {},
     })?;

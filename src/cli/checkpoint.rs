@@ -12,7 +12,9 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::PAGE_SIZE;
 use crate::store::{Lease, Reference, Store, Workspace, WorldName};
-use crate::world::artifact::{self, PackRequest, PackedWorld, Parent, last_world_of, pack};
+use crate::world::artifact::{
+    self, BaseImage, PackRequest, PackedWorld, Parent, last_world_of, pack,
+};
 use crate::world::trust::WORLD_LABEL;
 
 /// Our runtime's name.
@@ -35,6 +37,10 @@ pub(super) struct Args {
     /// The world that this one follows [default: the container's last one]
     #[arg(long, value_name = "WORLD")]
     parent: Option<Reference>,
+
+    /// Carry the base image along, so that the world can be restored where no registry has it
+    #[arg(long)]
+    with_base: bool,
 
     /// Allow established TCP connections to outside
     #[arg(long)]
@@ -85,13 +91,17 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         None => name_for(&container.id)?,
     };
     let parent = parent(args, &store, &lease, &namespace, &container)?;
+    let base = match args.with_base {
+        true => Some(base(&lease, &namespace, &container)?),
+        false => None,
+    };
     let workspace = match args.stop {
         // Between the container's end and the world's publication, this is all there is.
         true => store.lasting_workspace(&format!("checkpoint-{}", container.id))?,
         false => store.workspace("checkpoint")?,
     };
     let packed = dump(args, &namespace, &container, &workspace)
-        .and_then(|()| pack_up(args, &lease, &workspace, parent, &name));
+        .and_then(|()| pack_up(args, &lease, &workspace, parent, base.as_ref(), &name));
     let packed = match packed {
         Ok(packed) => packed,
         Err(error) => return Err(keep_only_copy(args, workspace, error)),
@@ -191,6 +201,19 @@ fn parent(
     Ok(None)
 }
 
+/// The image that the container stands on, from containerd's store.
+fn base(lease: &Lease, namespace: &Namespace, container: &Container) -> Result<BaseImage> {
+    let Some(chain) = namespace.identity(&container.id)?.chain_id else {
+        let text = format!(
+            "container {} stands on no image that could be carried along",
+            container.id
+        );
+        return Err(Error::new(ErrorKind::WrongState, text));
+    };
+    let bar = Progress::of_bytes("image", 0);
+    namespace.carry_image(&container.image, &chain, lease, &|bytes| bar.add(bytes))
+}
+
 fn dump(
     args: &Args,
     namespace: &Namespace,
@@ -214,6 +237,7 @@ fn pack_up(
     lease: &Lease,
     workspace: &Workspace,
     parent: Option<Parent>,
+    base: Option<&BaseImage>,
     name: &WorldName,
 ) -> Result<PackedWorld> {
     let bar = Progress::of_bytes("pack", 0);
@@ -222,6 +246,7 @@ fn pack_up(
         lease,
         parent,
         share_all: args.share_all,
+        base,
         name: Some(name),
         progress: &|pages| bar.add(pages * PAGE_SIZE as u64),
     })

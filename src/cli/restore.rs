@@ -1,10 +1,14 @@
 //! `world restore`: a world of the store becomes a running container.
 
+mod image;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+
+use image::Image;
 
 use super::output::{self, Format};
 use super::places::{ContainerdArgs, StoreArgs};
@@ -18,7 +22,7 @@ use crate::store::{Lease, Reference};
 use crate::world::artifact::{self, Artifact};
 use crate::world::config::Config;
 use crate::world::host::HostFacts;
-use crate::world::manifest::{BaseLayers, ImageIdentity, Manifest};
+use crate::world::manifest::{ImageIdentity, Manifest};
 use crate::world::trust::{self, WORLD_LABEL, Wishes};
 use crate::world::{spec, verify};
 
@@ -79,6 +83,8 @@ struct Plan {
     image: Option<ImageIdentity>,
     /// containerd has to fetch it first.
     pull: Option<String>,
+    /// containerd gets it first, from the world.
+    import: Option<String>,
     snapshotter: String,
     parent_snapshot: String,
     /// Of the world directory, which is made for the restore and removed after it.
@@ -109,15 +115,15 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
     let (artifact, manifest) = artifact::load(&store, &digest)?;
     let containerd = args.containerd.connect()?;
     let namespace = containerd.namespace(&args.containerd.namespace)?;
-    let (plan, container) = plan(args, &lease, digest, &artifact, &manifest, &namespace)?;
+    let (plan, container, image) = plan(args, &lease, digest, &artifact, &manifest, &namespace)?;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
     if args.dry_run {
         return output::print(format, &plan, plan_in_words);
     }
-    if let Some(reference) = &plan.pull {
-        pull(&namespace, reference, &plan)?;
+    if let Some(base) = &manifest.base {
+        image.provide(&namespace, &store, &artifact, base, &plan.parent_snapshot)?;
     }
     let workspace = store.workspace("restore")?;
     let world = workspace.path().join("world");
@@ -148,6 +154,9 @@ fn plan_in_words(plan: &Plan) -> String {
     }
     if let Some(reference) = &plan.pull {
         text += &format!("pull      {reference}\n");
+    }
+    if let Some(reference) = &plan.import {
+        text += &format!("import    {reference}, which the world has\n");
     }
     text += &format!(
         "snapshot  on {} ({})\n",
@@ -185,7 +194,7 @@ fn plan(
     artifact: &Artifact,
     manifest: &Manifest,
     namespace: &Namespace,
-) -> Result<(Plan, Container)> {
+) -> Result<(Plan, Container, Image)> {
     let id = args
         .id
         .clone()
@@ -213,14 +222,12 @@ fn plan(
         trust: args.trust,
     };
     let (spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
+    let image = image::find(namespace, base, &parent, artifact, manifest)?;
+    let is_from = |source| (image.source == source).then(|| image.name.clone());
     let container = Container {
         id: id.clone(),
         labels: labels(args, manifest, digest)?,
-        image: manifest
-            .image
-            .as_ref()
-            .map(|image| image.name.clone())
-            .unwrap_or_default(),
+        image: image.name.clone(),
         runtime: manifest.container.runtime.clone(),
         snapshotter: base.snapshotter.clone(),
         snapshot_key: id.clone(),
@@ -231,14 +238,15 @@ fn plan(
         world: digest,
         id,
         image: manifest.image.clone(),
-        pull: missing(namespace, base, &parent, manifest)?,
+        pull: is_from(image::Source::Registry),
+        import: is_from(image::Source::Carried),
         snapshotter: base.snapshotter.clone(),
         parent_snapshot: parent,
         bytes: manifest.size(),
         variables_left_out,
         warnings,
     };
-    Ok((plan, container))
+    Ok((plan, container, image))
 }
 
 /// Whether the world can run on this host; what it may mind.
@@ -267,59 +275,6 @@ fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<S
     }
     labels.insert(WORLD_LABEL.to_owned(), digest.to_string());
     Ok(labels)
-}
-
-/// What has to be pulled for the layers that the world stands on.
-fn missing(
-    namespace: &Namespace,
-    base: &BaseLayers,
-    parent: &str,
-    manifest: &Manifest,
-) -> Result<Option<String>> {
-    if namespace.has_snapshot(&base.snapshotter, parent)? {
-        return Ok(None);
-    }
-    match &manifest.image {
-        Some(ImageIdentity {
-            digest: Some(digest),
-            name,
-        }) => Ok(Some(pinned(name, digest))),
-        _ => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "the layers {parent} are not in containerd's {}, and the world does not say by \
-                 which digest to pull them",
-                base.snapshotter
-            ),
-        )),
-    }
-}
-
-/// `NAME@DIGEST`, without a tag.
-fn pinned(name: &str, digest: &str) -> String {
-    let name = name.split('@').next().unwrap_or(name);
-    let name = match name.rfind(':') {
-        Some(colon) if !name[colon..].contains('/') => &name[..colon],
-        _ => name,
-    };
-    format!("{name}@{digest}")
-}
-
-fn pull(namespace: &Namespace, reference: &str, plan: &Plan) -> Result<()> {
-    let waiting = Progress::waiting(&format!("pull {reference}"));
-    namespace.pull(reference, &plan.snapshotter)?;
-    drop(waiting);
-    match namespace.has_snapshot(&plan.snapshotter, &plan.parent_snapshot)? {
-        true => Ok(()),
-        false => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{reference} was pulled, but its layers are not those that the world stands on \
-                 ({})",
-                plan.parent_snapshot
-            ),
-        )),
-    }
 }
 
 fn streams(args: &Args) -> Streams {
@@ -361,21 +316,5 @@ fn remove(namespace: &Namespace, container: &Container) {
     ];
     for error in removals.into_iter().filter_map(Result::err) {
         tracing::debug!("after a failed restore: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_is_pulled_by_its_digest() {
-        let pinned = |name| pinned(name, "sha256:0");
-        assert_eq!(
-            pinned("docker.io/library/x:latest"),
-            "docker.io/library/x@sha256:0"
-        );
-        assert_eq!(pinned("host:5000/x"), "host:5000/x@sha256:0");
-        assert_eq!(pinned("host:5000/x:1@sha256:1"), "host:5000/x@sha256:0");
     }
 }

@@ -8,7 +8,7 @@ use containerd_client::types::Platform;
 use containerd_client::types::transfer::{ImageStore, OciRegistry, UnpackConfiguration};
 
 use super::Namespace;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// An image in containerd's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +42,7 @@ impl Namespace<'_> {
 
     /// Has containerd fetch and unpack an image, such as `NAME@DIGEST`.
     pub fn pull(&self, reference: &str, snapshotter: &str) -> Result<()> {
-        let (architecture, os) = (go_architecture(), "linux");
-        let platform = Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            ..Default::default()
-        };
+        let platform = here();
         let source = OciRegistry {
             reference: reference.to_owned(),
             resolver: None,
@@ -69,10 +64,23 @@ impl Namespace<'_> {
         });
         let what = format!("pull {reference}");
         self.ask_patiently(what, async move { client.transfer(transfer).await })
+            .map_err(|error| match error.kind() {
+                // What containerd has no code for is the registry, or the way there.
+                ErrorKind::Runtime => Error::new(ErrorKind::Unavailable, error.to_string()),
+                _ => error,
+            })
     }
 }
 
-/// This machine's architecture in the words of OCI images.
+/// This machine in the words of OCI images.
+pub(super) fn here() -> Platform {
+    Platform {
+        os: "linux".to_owned(),
+        architecture: go_architecture().to_owned(),
+        ..Default::default()
+    }
+}
+
 fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,8 +1,10 @@
 //! Talking to containerd over its socket, from a command that otherwise never waits.
 
+mod base;
 mod containers;
 mod content;
 mod images;
+mod import;
 mod snapshots;
 mod tasks;
 

@@ -18,3 +18,29 @@ pub struct Identity {
     /// Chain id of the topmost layer below its own.
     pub chain_id: Option<String>,
 }
+
+/// An image's name without tag and digest.
+pub fn repository(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rfind(':') {
+        Some(colon) if !name[colon..].contains('/') => &name[..colon],
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_has_no_tag_and_no_digest() {
+        for (name, bare) in [
+            ("docker.io/library/x:latest", "docker.io/library/x"),
+            ("host:5000/x", "host:5000/x"),
+            ("host:5000/x:1@sha256:1", "host:5000/x"),
+            ("x", "x"),
+        ] {
+            assert_eq!(repository(name), bare);
+        }
+    }
+}

@@ -147,6 +147,7 @@ fn same(test: &Test) {
             lease: &lease,
             parent: None,
             share_all: false,
+            base: None,
             name: None,
             progress: &|_| {},
         };

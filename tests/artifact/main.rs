@@ -2,6 +2,7 @@
 //!
 //! Runs in the lab: `tests/lab/run TEST-BINARY`, or with that as cargo's runner.
 
+mod base;
 #[path = "../common/mod.rs"]
 mod common;
 mod crashes;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cases = [
         life::cases(),
+        base::cases(),
         lineage::cases(),
         refusals::cases(),
         damage::cases(),

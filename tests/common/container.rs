@@ -72,7 +72,12 @@ impl Container {
     /// Runs a counter that has begun to count.
     #[track_caller]
     pub fn counter(test: &Test, name: &str, options: &[&str]) -> Container {
-        let container = Container::run(test, name, options, BUSYBOX, &["sh", "-c", COUNTER]);
+        Container::counter_on(test, name, options, BUSYBOX)
+    }
+
+    /// The same, on another image that has a shell.
+    pub fn counter_on(test: &Test, name: &str, options: &[&str], image: &str) -> Container {
+        let container = Container::run(test, name, options, image, &["sh", "-c", COUNTER]);
         container.counts_past(2);
         container
     }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod container;
 pub mod ctr;
 pub mod fifos;
+pub mod image;
 pub mod lab;
 pub mod leftovers;
 pub mod processes;

@@ -7,7 +7,8 @@ use oci_spec::image::{
     Sha256Digest,
 };
 
-use super::{ARTIFACT_TYPE, CONFIG, ENV, IMAGES, PACK, PAGES, ROOTFS, SPEC};
+use super::base::MOST_BLOBS;
+use super::{ARTIFACT_TYPE, BASE, CONFIG, ENV, IMAGES, PACK, PAGES, ROOTFS, SPEC};
 use crate::digest::Digest;
 use crate::world::rootfs::layers::MOST_LAYERS;
 use crate::{Error, ErrorKind, Result, json, store};
@@ -50,6 +51,8 @@ pub struct Artifact {
     pub pages: Content,
     /// The packs, in the order of the index's list.
     pub packs: Vec<Content>,
+    /// The base image: its manifest, its config, its layers. Empty where it is not carried along.
+    pub base: Vec<Content>,
     /// Sorted by key.
     pub annotations: BTreeMap<String, String>,
 }
@@ -123,7 +126,8 @@ impl Artifact {
         ];
         let rootfs = self.rootfs.iter().map(|layer| (ROOTFS, *layer));
         let packs = self.packs.iter().map(|pack| (PACK, *pack));
-        rootfs.chain(single).chain(packs)
+        let base = self.base.iter().map(|blob| (BASE, *blob));
+        rootfs.chain(single).chain(packs).chain(base)
     }
 
     /// Size of all blobs together, in bytes.
@@ -142,6 +146,7 @@ struct Parts {
     images: Option<Content>,
     pages: Option<Content>,
     packs: Vec<Content>,
+    base: Vec<Content>,
 }
 
 impl Parts {
@@ -155,6 +160,10 @@ impl Parts {
             }
             PACK => {
                 self.packs.push(content);
+                return Ok(());
+            }
+            BASE => {
+                self.base.push(content);
                 return Ok(());
             }
             SPEC => &mut self.spec,
@@ -190,6 +199,12 @@ impl Parts {
                 self.packs.len()
             )));
         }
+        if self.base.len() > MOST_BLOBS {
+            return Err(corrupt(format!(
+                "its base image has {} blobs, {MOST_BLOBS} are allowed",
+                self.base.len()
+            )));
+        }
         let need = |part: Option<Content>, what: &str| {
             part.ok_or_else(|| corrupt(format!("its layer {what} is missing")))
         };
@@ -201,6 +216,7 @@ impl Parts {
             images: need(self.images, IMAGES)?,
             pages: need(self.pages, PAGES)?,
             packs: self.packs,
+            base: self.base,
             annotations,
         })
     }
@@ -251,6 +267,7 @@ mod tests {
             images: content(6),
             pages: content(7),
             packs: vec![content(8), content(9)],
+            base: vec![content(10), content(11)],
             annotations: [("b", "2"), ("a", "1")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
@@ -272,7 +289,14 @@ mod tests {
         let bytes = artifact().to_bytes().unwrap();
         assert_eq!(parsed(&bytes).unwrap(), artifact());
         assert_eq!(artifact().to_bytes().unwrap(), bytes);
-        assert_eq!(artifact().size(), 45);
+        assert_eq!(artifact().size(), 66);
+    }
+
+    #[test]
+    fn the_golden_manifest_is_read_and_written_back() {
+        let golden = include_bytes!("../../../tests/golden/artifact-v1/manifest.json");
+        assert_eq!(parsed(golden).unwrap(), artifact());
+        assert_eq!(artifact().to_bytes().unwrap(), golden);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!          1    images       a tar of CRIU's images, without those of memory
 //!          1    pages        which page of memory is where in the packs
 //!          0-n  packs        pages of memory
+//!          0-n  base         the base image, where it is carried along
 //! ```
 //!
 //! [`pack`] makes it of a world directory, and [`unpack`] the directory of it,
@@ -17,6 +18,7 @@
 //! again, or with the same parent into another store, gives the same digests.
 
 mod annotations;
+mod base;
 mod images;
 mod layout;
 mod look;
@@ -26,6 +28,7 @@ mod unpack;
 mod verify;
 
 pub use annotations::{LINEAGE, ORIGIN, origin_of, parent_of};
+pub use base::{BaseImage, chain_id, parts_of};
 pub use layout::{Artifact, Content};
 pub use look::{OpenedWorld, RootfsLayers};
 pub use pack::{PackRequest, PackedWorld, Parent, last_world_of, pack};
@@ -48,6 +51,8 @@ pub const IMAGES: &str = "application/vnd.worldshim.world.criu.v1.tar+zstd";
 pub const PAGES: &str = "application/vnd.worldshim.world.pages.v1";
 /// Pages of memory.
 pub const PACK: &str = "application/vnd.worldshim.world.pack.v1";
+/// A blob of the base image: its manifest, its config, a layer.
+pub const BASE: &str = "application/vnd.worldshim.world.base.v1";
 
 /// What a thread gave; its panic goes on here.
 fn joined<T>(result: std::thread::Result<T>) -> T {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::base::{self, BaseImage};
 use super::layout::{Artifact, Content};
 use super::{annotations, images, joined, origin_of, rootfs};
 use crate::digest::Digest;
@@ -29,6 +30,8 @@ pub struct PackRequest<'a> {
     pub parent: Option<Parent>,
     /// Use pages of all packs of the store, not only of those of its own lineage: whoever gets this world then gets pages of others' memory with it.
     pub share_all: bool,
+    /// The image that it stands on, to be carried along.
+    pub base: Option<&'a BaseImage>,
     /// Its name in the store.
     pub name: Option<&'a WorldName>,
     /// Told how many pages of memory were done since it was told last.
@@ -67,14 +70,15 @@ pub fn pack(request: &PackRequest) -> Result<PackedWorld> {
         .context(|| format!("open the world directory {}", request.world.display()))?;
     let bytes = read_manifest(dir.as_fd())?;
     let manifest = Manifest::parse(&bytes)?;
-    if let Some(artifact) = packed_before(request.lease, &Digest::of(&bytes))? {
+    let base = base_of(request, &manifest)?;
+    if let Some(artifact) = packed_before(request.lease, &Digest::of(&bytes), base)? {
         return publish(request, artifact, manifest, 0);
     }
     let packing = Packing {
         dir,
         manifest,
         request,
-        new_bytes: AtomicU64::new(0),
+        new_bytes: AtomicU64::new(request.base.map_or(0, |base| base.new_bytes)),
     };
     let artifact = packing.artifact(&bytes)?;
     let new_bytes = packing.new_bytes.into_inner();
@@ -102,8 +106,17 @@ fn publish(
     })
 }
 
-/// The world of the store that has this `world.json`.
-fn packed_before(lease: &Lease, config: &Digest) -> Result<Option<Artifact>> {
+/// What is to be carried along of the base image, which must be what the world stands on.
+fn base_of<'a>(request: &PackRequest<'a>, manifest: &Manifest) -> Result<&'a [Content]> {
+    let blobs = request.base.map_or(&[][..], |base| &base.blobs);
+    let layers = manifest.base.as_ref();
+    let chain = layers.and_then(|layers| layers.chain_id.as_deref());
+    base::check(request.lease.store(), blobs, chain)?;
+    Ok(blobs)
+}
+
+/// The world of the store that has this `world.json`, and this base image.
+fn packed_before(lease: &Lease, config: &Digest, base: &[Content]) -> Result<Option<Artifact>> {
     let store = lease.store();
     if store.blob_size(config)?.is_none() {
         return Ok(None);
@@ -116,7 +129,8 @@ fn packed_before(lease: &Lease, config: &Digest) -> Result<Option<Artifact>> {
             continue;
         };
         // One that is damaged or being swept is packed anew.
-        if artifact.config.digest == *config && lease.hold_world(&world.digest).is_ok() {
+        let same = artifact.config.digest == *config && artifact.base == base;
+        if same && lease.hold_world(&world.digest).is_ok() {
             return Ok(Some(artifact));
         }
     }
@@ -171,6 +185,10 @@ impl Packing<'_> {
             images,
             pages,
             packs,
+            base: self
+                .request
+                .base
+                .map_or(Vec::new(), |base| base.blobs.clone()),
             annotations,
         })
     }

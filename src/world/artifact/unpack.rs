@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::layout::{Artifact, Content};
 use super::pack::small_images;
-use super::{images, joined, rootfs};
+use super::{base, images, joined, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{self, index::Index, index::MAX_INDEX};
@@ -29,6 +29,9 @@ pub fn load(store: &Store, digest: &Digest) -> Result<(Artifact, Manifest)> {
         let config = store.read(&artifact.config.digest, LIMITS.bytes)?;
         let manifest = Manifest::parse(&config)?;
         check_fit(&artifact, &manifest)?;
+        let layers = manifest.base.as_ref();
+        let chain = layers.and_then(|layers| layers.chain_id.as_deref());
+        base::check(store, &artifact.base, chain)?;
         Ok((artifact, manifest))
     };
     read().map_err(|error: Error| error.within(format!("world {digest}")))
