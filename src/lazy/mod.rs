@@ -8,10 +8,12 @@
 //! ```text
 //! handover     from CRIU: each task's userfaultfd
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
-//!   └─ message what goes over it
+//!   ├─ message what goes over it
+//!   └─ custody how it changes hands
 //! missing      what an address space lacks
 //! ```
 
+pub mod custody;
 pub mod handover;
 pub mod line;
 pub mod message;

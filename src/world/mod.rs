@@ -15,6 +15,7 @@ pub mod folder;
 pub mod follow;
 pub mod host;
 pub mod identity;
+pub mod lazily;
 pub mod manifest;
 pub mod policy;
 pub mod processes;
