@@ -18,6 +18,7 @@ pub mod identity;
 pub mod manifest;
 pub mod policy;
 pub mod processes;
+pub mod publish;
 pub mod raw_text;
 pub mod restore;
 pub mod rootfs;
