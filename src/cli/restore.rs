@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use oci_spec::runtime::Spec;
 use serde::Serialize;
 
 use image::Image;
@@ -23,6 +24,8 @@ use crate::world::artifact::{self, Artifact};
 use crate::world::config::Config;
 use crate::world::host::HostFacts;
 use crate::world::manifest::{ImageIdentity, Manifest};
+use crate::world::policy::PREFIX;
+use crate::world::publish::PublishedPort;
 use crate::world::trust::{self, WORLD_LABEL, Wishes};
 use crate::world::{spec, verify};
 
@@ -58,6 +61,10 @@ pub(super) struct Args {
     /// Where its output goes, such as file:///var/log/x.log or binary:///usr/bin/logger [default: nowhere]
     #[arg(long, value_name = "URI")]
     log_uri: Option<String>,
+
+    /// A port of the host that leads to one of the container's: [IP:]HOST:CONTAINER
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<PublishedPort>,
 
     /// Keep TCP connections to outside, instead of closing them
     #[arg(long)]
@@ -221,7 +228,8 @@ fn plan(
         tcp_established: args.tcp_established,
         trust: args.trust,
     };
-    let (spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
+    let (mut spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
+    publish(&mut spec, &args.publish);
     let image = image::find(namespace, base, &parent, artifact, manifest)?;
     let is_from = |source| (image.source == source).then(|| image.name.clone());
     let container = Container {
@@ -275,6 +283,16 @@ fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<S
     }
     labels.insert(WORLD_LABEL.to_owned(), digest.to_string());
     Ok(labels)
+}
+
+/// The shim publishes what an annotation says.
+fn publish(spec: &mut Spec, ports: &[PublishedPort]) {
+    if !ports.is_empty() {
+        let ports: Vec<String> = ports.iter().map(PublishedPort::to_string).collect();
+        let mut annotations = spec.annotations().clone().unwrap_or_default();
+        annotations.insert(format!("{PREFIX}publish"), ports.join(","));
+        spec.set_annotations(Some(annotations));
+    }
 }
 
 fn streams(args: &Args) -> Streams {

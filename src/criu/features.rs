@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::driver::Criu;
+use super::known_version::{self, Program};
 use super::log;
 use super::rpc::{self, RequestType};
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -54,8 +55,20 @@ pub struct Features {
 }
 
 impl Criu {
-    /// The program's version, in about 10 ms.
+    /// The program's version; it is asked once, which takes about 10 ms.
     pub fn version(&self) -> Result<Version> {
+        let program = Program::at(self.path());
+        if let Some(version) = program.as_ref().and_then(known_version::recall) {
+            return Ok(version);
+        }
+        let version = self.ask_version()?;
+        if let Some(program) = program {
+            known_version::keep(program, version);
+        }
+        Ok(version)
+    }
+
+    fn ask_version(&self) -> Result<Version> {
         let answer = self.ask(rpc::Request {
             kind: RequestType::Version.into(),
             ..rpc::Request::default()

@@ -10,6 +10,7 @@ pub mod dumped;
 pub mod features;
 mod guard;
 pub mod images;
+mod known_version;
 pub mod log;
 pub mod pagemap;
 pub mod pagemap_counts;

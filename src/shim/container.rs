@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::ports::Ports;
 use super::process::{Life, Phase, Process};
 use super::stdio::PipeOwner;
 use crate::cgroup::Cgroup;
@@ -71,6 +72,7 @@ pub struct Container {
     activity: Mutex<Activity>,
     cgroup: Mutex<Option<Arc<Cgroup>>>,
     late_resume: AtomicBool,
+    ports: Mutex<Option<Ports>>,
 }
 
 impl Container {
@@ -82,6 +84,7 @@ impl Container {
         world: Option<PathBuf>,
         init: Process,
         pipe_owner: PipeOwner,
+        ports: Ports,
     ) -> Self {
         Container {
             target,
@@ -94,6 +97,7 @@ impl Container {
             activity: Mutex::new(Activity::None),
             cgroup: Mutex::default(),
             late_resume: AtomicBool::new(false),
+            ports: Mutex::new(Some(ports)),
         }
     }
 
@@ -153,6 +157,19 @@ impl Container {
         if let Some(world) = &self.world {
             super::temporary::remove(world);
         }
+    }
+
+    /// The published ports answer from now on.
+    pub fn serve_ports(&self) -> Result<()> {
+        match &mut *lock(&self.ports) {
+            Some(ports) => ports.serve(self.init.life().pid),
+            None => Ok(()),
+        }
+    }
+
+    /// The published ports are free again.
+    pub fn close_ports(&self) {
+        lock(&self.ports).take();
     }
 
     /// What is being done to it.

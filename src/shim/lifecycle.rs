@@ -16,6 +16,7 @@ use super::console::ConsoleSocket;
 use super::container::Container;
 use super::events::timestamp;
 use super::helper::{self, Reply, Request, Streams};
+use super::ports::Ports;
 use super::process::{Phase, Process};
 use super::reaper::{Exit, ExitReceiver};
 use super::stdio::{self, PipeOwner, Prepared};
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::{self, RootfsMountRequest, STATE_DIR, Target};
 use crate::world::config::Config;
 use crate::world::policy::{PREFIX, Policy};
+use crate::world::publish::PublishedPort;
 use crate::world::restore;
 
 /// How long init's exit event waits for those of its execs.
@@ -46,7 +48,7 @@ impl Tasks {
             bundle: PathBuf::from(&request.bundle),
         };
         let spec = target.spec()?;
-        check_annotations(&spec)?;
+        let ports = Ports::listen(&published(&spec)?, &spec)?;
         let rootfs: Vec<_> = request.rootfs.iter().map(mount_request).collect();
         let stdio = Stdio::new(
             &request.stdin,
@@ -67,6 +69,7 @@ impl Tasks {
                 uid: options.io_uid,
                 gid: options.io_gid,
             },
+            ports,
         ))?;
         let made = match container.world {
             None => self.create_fresh(&container, options.no_pivot_root).await,
@@ -182,6 +185,7 @@ impl Tasks {
     async fn start_init(&self, container: &Arc<Container>) -> Result<()> {
         let request = Request::Start(container.target.clone());
         helper::run(&self.reaper, &request, Streams::default()).await?;
+        container.serve_ports()?;
         oom::watch(self, container);
         Ok(())
     }
@@ -197,6 +201,7 @@ impl Tasks {
         if let Some(console) = console {
             stdio::attach_terminal(&container.init, console).await?;
         }
+        container.serve_ports()?;
         container.drop_world();
         oom::watch(self, container);
         Ok(())
@@ -224,6 +229,9 @@ impl Tasks {
     /// restore that failed is told as an exit: containerd waits for one.
     fn start_failed(&self, container: &Arc<Container>, process: &Arc<Process>) {
         let never_lived = process.pid().is_none();
+        if process.exec_id.is_empty() {
+            container.close_ports();
+        }
         if let Some(pid) = process.pid().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -313,6 +321,7 @@ impl Tasks {
                     log::warn!("kill what init left behind: {error}");
                 }
             }
+            container.close_ports();
             container.init.ended(exit);
             container
                 .init
@@ -396,13 +405,13 @@ impl Tasks {
     }
 }
 
-/// A misspelt annotation of ours shows now, not when a state is at stake.
-fn check_annotations(spec: &Spec) -> Result<()> {
+/// The ports to publish. A misspelt annotation of ours shows now, not when a state is at stake.
+fn published(spec: &Spec) -> Result<Vec<PublishedPort>> {
     let annotations = spec.annotations().clone().unwrap_or_default();
-    if annotations.keys().any(|name| name.starts_with(PREFIX)) {
-        Policy::new(&annotations, &Config::default())?;
+    if !annotations.keys().any(|name| name.starts_with(PREFIX)) {
+        return Ok(Vec::new());
     }
-    Ok(())
+    Ok(Policy::new(&annotations, &Config::default())?.publish)
 }
 
 fn exit_of(process: &Process) -> Exit {

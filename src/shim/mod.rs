@@ -20,6 +20,7 @@ mod lifecycle;
 mod logger;
 mod oom;
 mod options;
+mod ports;
 mod process;
 mod reaper;
 mod service;

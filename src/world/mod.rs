@@ -19,6 +19,7 @@ pub mod lazily;
 pub mod manifest;
 pub mod policy;
 pub mod processes;
+pub mod publish;
 pub mod raw_text;
 pub mod restore;
 pub mod rootfs;

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use super::config::Config;
 pub use super::processes::TcpPolicy;
+use super::publish::PublishedPort;
 use crate::{Error, ErrorKind, Result};
 
 /// Prefix of our annotations.
@@ -29,6 +30,8 @@ pub struct Policy {
     pub external_unix_sockets: bool,
     /// `dev.worldshim.exit`: `true` or `false`; end the container after a successful checkpoint.
     pub exit: bool,
+    /// `dev.worldshim.publish`: ports that the host answers on.
+    pub publish: Vec<PublishedPort>,
 }
 
 impl Policy {
@@ -41,6 +44,7 @@ impl Policy {
             file_locks: config.checkpoint.file_locks,
             external_unix_sockets: config.checkpoint.external_unix_sockets,
             exit: config.checkpoint.exit,
+            publish: Vec::new(),
         };
         // In the order of their names, so that the same mistakes give the same error.
         let mut ours: Vec<_> = annotations
@@ -66,13 +70,14 @@ impl Policy {
             "file-locks" => self.file_locks = yes_or_no(key, value)?,
             "external-unix-sockets" => self.external_unix_sockets = yes_or_no(key, value)?,
             "exit" => self.exit = yes_or_no(key, value)?,
+            "publish" => self.publish = PublishedPort::list(value)?,
             GIVEN_CGROUP => {}
             _ => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!(
                         "annotation {PREFIX}{key}: unknown; there are tcp, file-locks, \
-                         external-unix-sockets and exit"
+                         external-unix-sockets, exit and publish"
                     ),
                 ));
             }

@@ -9,6 +9,7 @@ mod crashes;
 mod damage;
 mod life;
 mod lineage;
+mod published;
 mod refusals;
 mod verbs;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         life::cases(),
         base::cases(),
         lineage::cases(),
+        published::cases(),
         refusals::cases(),
         damage::cases(),
         crashes::cases(),
