@@ -10,7 +10,12 @@
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
 //!   ├─ message what goes over it
 //!   └─ custody how it changes hands
-//! missing      what an address space lacks
+//! server       the server: one thread for all siblings of a world
+//!   ├─ sibling   a line at the server's end
+//!   └─ space     one address space
+//!        ├─ missing   what it lacks
+//!        ├─ streams   how much to fill at a fault
+//!        └─ source    pages out of packs
 //! ```
 
 pub mod custody;
@@ -18,5 +23,10 @@ pub mod handover;
 pub mod line;
 pub mod message;
 mod missing;
+pub mod server;
+mod sibling;
+mod source;
+mod space;
+mod streams;
 
 pub use line::{Line, News};
