@@ -19,11 +19,12 @@ use crate::world::artifact::{self, Artifact};
 use crate::world::config::Config;
 use crate::world::host::HostFacts;
 use crate::world::manifest::{BaseLayers, ImageIdentity, Manifest};
+use crate::world::policy::PREFIX;
 use crate::world::trust::{self, WORLD_LABEL, Wishes};
 use crate::world::{spec, verify};
 
 /// The largest `spec.json`, in bytes.
-const SPEC: usize = 16 << 20;
+pub(super) const SPEC: usize = 16 << 20;
 
 /// `world restore`'s arguments.
 #[derive(Debug, clap::Args)]
@@ -117,7 +118,12 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         return output::print(format, &plan, plan_in_words);
     }
     if let Some(reference) = &plan.pull {
-        pull(&namespace, reference, &plan)?;
+        pull(
+            &namespace,
+            reference,
+            &plan.snapshotter,
+            &plan.parent_snapshot,
+        )?;
     }
     let workspace = store.workspace("restore")?;
     let world = workspace.path().join("world");
@@ -191,14 +197,7 @@ fn plan(
         .clone()
         .unwrap_or_else(|| manifest.container.id.clone());
     let warnings = suits(manifest)?;
-    let base = manifest.base.as_ref();
-    let Some((base, parent)) = base.and_then(|base| Some((base, base.chain_id.clone()?))) else {
-        return Err(Error::new(
-            ErrorKind::ForeignWorld,
-            "the world does not say which image's layers it stands on: its container's root was \
-             no snapshot of an image",
-        ));
-    };
+    let (base, parent) = base(manifest)?;
     if !is_free(namespace, &id)? {
         let text = format!("container {id} is there already: remove it, or give another --id");
         return Err(Error::new(ErrorKind::AlreadyExists, text));
@@ -210,12 +209,13 @@ fn plan(
         hostname: args.hostname.clone(),
         env: args.env.clone(),
         tcp_established: args.tcp_established,
+        annotations: Vec::new(),
         trust: args.trust,
     };
     let (spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
     let container = Container {
         id: id.clone(),
-        labels: labels(args, manifest, digest)?,
+        labels: labels(&args.label, manifest, digest)?,
         image: manifest
             .image
             .as_ref()
@@ -241,24 +241,44 @@ fn plan(
     Ok((plan, container))
 }
 
+/// The layers that the world stands on, and their chain id.
+pub(super) fn base(manifest: &Manifest) -> Result<(&BaseLayers, String)> {
+    let base = manifest.base.as_ref();
+    base.and_then(|base| Some((base, base.chain_id.clone()?)))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::ForeignWorld,
+                "the world does not say which image's layers it stands on: its container's root \
+                 was no snapshot of an image",
+            )
+        })
+}
+
 /// Whether the world can run on this host; what it may mind.
-fn suits(manifest: &Manifest) -> Result<Vec<String>> {
+pub(super) fn suits(manifest: &Manifest) -> Result<Vec<String>> {
     let criu = Criu::find(Some(&Config::load()?.criu.path))?;
     let version = criu.require_version()?.to_string();
     verify::suits(&manifest.host, &HostFacts::gather(Some(&version))?)
 }
 
-fn is_free(namespace: &Namespace, id: &str) -> Result<bool> {
+pub(super) fn is_free(namespace: &Namespace, id: &str) -> Result<bool> {
     match namespace.container(id) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         found => found.map(|_| false),
     }
 }
 
-fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<String, String>> {
+/// The old container's labels but those that say how it came about, and those that are given.
+pub(super) fn labels(
+    given: &[String],
+    manifest: &Manifest,
+    digest: Digest,
+) -> Result<BTreeMap<String, String>> {
     let mut labels = manifest.container.labels.clone();
-    labels.retain(|_, value| !crate::world::fingerprint::is_marker(value));
-    for label in &args.label {
+    labels.retain(|key, value| {
+        !key.starts_with(PREFIX) && !crate::world::fingerprint::is_marker(value)
+    });
+    for label in given {
         let Some((key, value)) = label.split_once('=') else {
             let text = format!("label {label:?} is not KEY=VALUE");
             return Err(Error::new(ErrorKind::InvalidInput, text));
@@ -270,7 +290,7 @@ fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<S
 }
 
 /// What has to be pulled for the layers that the world stands on.
-fn missing(
+pub(super) fn missing(
     namespace: &Namespace,
     base: &BaseLayers,
     parent: &str,
@@ -305,18 +325,23 @@ fn pinned(name: &str, digest: &str) -> String {
     format!("{name}@{digest}")
 }
 
-fn pull(namespace: &Namespace, reference: &str, plan: &Plan) -> Result<()> {
+/// Has containerd fetch the layers `parent`.
+pub(super) fn pull(
+    namespace: &Namespace,
+    reference: &str,
+    snapshotter: &str,
+    parent: &str,
+) -> Result<()> {
     let waiting = Progress::waiting(&format!("pull {reference}"));
-    namespace.pull(reference, &plan.snapshotter)?;
+    namespace.pull(reference, snapshotter)?;
     drop(waiting);
-    match namespace.has_snapshot(&plan.snapshotter, &plan.parent_snapshot)? {
+    match namespace.has_snapshot(snapshotter, parent)? {
         true => Ok(()),
         false => Err(Error::new(
             ErrorKind::NotFound,
             format!(
                 "{reference} was pulled, but its layers are not those that the world stands on \
-                 ({})",
-                plan.parent_snapshot
+                 ({parent})"
             ),
         )),
     }
@@ -351,7 +376,7 @@ fn bring_back(
 }
 
 /// As much as goes: the error that led here counts.
-fn remove(namespace: &Namespace, container: &Container) {
+pub(super) fn remove(namespace: &Namespace, container: &Container) {
     let id = &container.id;
     let removals = [
         namespace.kill_task(id),

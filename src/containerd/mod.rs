@@ -1,8 +1,10 @@
 //! Talking to containerd over its socket, from a command that otherwise never waits.
 
+pub mod committed;
 mod containers;
 mod content;
 mod images;
+mod leases;
 mod snapshots;
 mod tasks;
 
@@ -21,8 +23,10 @@ use containerd_client::tonic::{Code, Request, Status};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, IoContext, Result};
-pub use containers::Container;
+pub use containers::{Container, Listed};
 pub use images::Image;
+pub use leases::ContainerdLease;
+pub use snapshots::Snapshot;
 pub use tasks::{CheckpointWishes, Streams, TaskState};
 
 /// How long a checkpoint, a restore or a pull may take.

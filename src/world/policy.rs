@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::config::Config;
+use super::fork;
 pub use super::processes::TcpPolicy;
 use crate::{Error, ErrorKind, Result};
 
@@ -67,12 +68,16 @@ impl Policy {
             "external-unix-sockets" => self.external_unix_sockets = yes_or_no(key, value)?,
             "exit" => self.exit = yes_or_no(key, value)?,
             GIVEN_CGROUP => {}
+            key if key == fork::ROOTFS => fork::check_rootfs(value)?,
             _ => {
+                if let Some(checked) = fork::check(key, value) {
+                    return checked;
+                }
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!(
                         "annotation {PREFIX}{key}: unknown; there are tcp, file-locks, \
-                         external-unix-sockets and exit"
+                         external-unix-sockets, exit and fork.notify"
                     ),
                 ));
             }
