@@ -113,6 +113,13 @@ impl Freezer {
         }
     }
 
+    /// Asks for it and does not wait: for tasks that somebody else holds still, and that must
+    /// not run when they are let go.
+    pub fn begin(&self) -> Result<()> {
+        self.cgroup.pids_but_never_ours()?;
+        self.ask(true)
+    }
+
     /// Lets the tasks run and returns the instant at which they do.
     ///
     /// Fails with [`ErrorKind::WrongState`] when a cgroup above this one is frozen.

@@ -11,7 +11,7 @@ use crate::containerd::{CheckpointWishes, Container, Namespace, TaskState};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::PAGE_SIZE;
-use crate::store::{Lease, Reference, Store, Workspace, WorldName};
+use crate::store::{Lease, Reference, Workspace, WorldName};
 use crate::world::artifact::{
     self, BaseImage, PackRequest, PackedWorld, Parent, last_world_of, pack,
 };
@@ -19,6 +19,27 @@ use crate::world::trust::WORLD_LABEL;
 
 /// Our runtime's name.
 const RUNTIME: &str = "io.containerd.world.v1";
+
+/// How a container becomes a world, for every verb that makes one of it.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Manner {
+    /// The world that this one follows [default: the container's last one]
+    #[arg(long, value_name = "WORLD")]
+    parent: Option<Reference>,
+
+    /// Carry the base image along, so that the world can be restored where no registry has it
+    #[arg(long)]
+    with_base: bool,
+
+    /// Allow file locks
+    #[arg(long)]
+    file_locks: bool,
+
+    /// Use pages of all worlds of the store, not only of its own lineage: smaller, but whoever
+    /// gets it then gets pages of strangers' memory with it
+    #[arg(long)]
+    share_all: bool,
+}
 
 /// `world checkpoint`'s arguments.
 #[derive(Debug, clap::Args)]
@@ -34,26 +55,12 @@ pub(super) struct Args {
     #[arg(long)]
     stop: bool,
 
-    /// The world that this one follows [default: the container's last one]
-    #[arg(long, value_name = "WORLD")]
-    parent: Option<Reference>,
-
-    /// Carry the base image along, so that the world can be restored where no registry has it
-    #[arg(long)]
-    with_base: bool,
-
     /// Allow established TCP connections to outside
     #[arg(long)]
     tcp: bool,
 
-    /// Allow file locks
-    #[arg(long)]
-    file_locks: bool,
-
-    /// Use pages of all worlds of the store, not only of its own lineage: smaller, but whoever
-    /// gets it then gets pages of strangers' memory with it
-    #[arg(long)]
-    share_all: bool,
+    #[command(flatten)]
+    manner: Manner,
 
     #[command(flatten)]
     store: StoreArgs,
@@ -90,19 +97,19 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         Some(name) => name.clone(),
         None => name_for(&container.id)?,
     };
-    let parent = parent(args, &store, &lease, &namespace, &container)?;
-    let base = match args.with_base {
-        true => Some(base(&lease, &namespace, &container)?),
-        false => None,
-    };
     let workspace = match args.stop {
         // Between the container's end and the world's publication, this is all there is.
         true => store.lasting_workspace(&format!("checkpoint-{}", container.id))?,
         false => store.workspace("checkpoint")?,
     };
-    let packed = dump(args, &namespace, &container, &workspace)
-        .and_then(|()| pack_up(args, &lease, &workspace, parent, base.as_ref(), &name));
-    let packed = match packed {
+    let taking = Taking {
+        container: &container,
+        manner: &args.manner,
+        exit: args.stop,
+        tcp: args.tcp,
+        name: Some(&name),
+    };
+    let packed = match taking.take(&lease, &namespace, &workspace) {
         Ok(packed) => packed,
         Err(error) => return Err(keep_only_copy(args, workspace, error)),
     };
@@ -136,7 +143,7 @@ fn words(report: &Report) -> String {
 }
 
 /// The container, if it runs under our runtime.
-fn running(namespace: &Namespace, id: &str) -> Result<Container> {
+pub(super) fn running(namespace: &Namespace, id: &str) -> Result<Container> {
     let container = namespace.container(id)?;
     if container.runtime != RUNTIME {
         let text = format!(
@@ -161,44 +168,89 @@ fn name_for(id: &str) -> Result<WorldName> {
         .map_err(|error: Error| error.within(format!("container {id} needs a NAME for its world")))
 }
 
-/// The world that the new one follows.
-fn parent(
-    args: &Args,
-    store: &Store,
-    lease: &Lease,
-    namespace: &Namespace,
-    container: &Container,
-) -> Result<Option<Parent>> {
-    let restored_from: Option<Digest> =
-        (container.labels.get(WORLD_LABEL)).and_then(|digest| digest.parse().ok());
-    let is_former_state = |digest: &Digest| -> Result<bool> {
-        let (_, world) = artifact::load(store, digest)?;
-        let own = world.container.id == container.id
-            && world.container.namespace == namespace.name()
-            && container
-                .created
-                .is_some_and(|created| created < world.created);
-        Ok(own || restored_from == Some(*digest))
-    };
-    if let Some(parent) = &args.parent {
-        let world = store.resolve_held(parent, lease)?;
-        let former_state = is_former_state(&world)?;
-        return Ok(Some(Parent {
-            world,
-            former_state,
-        }));
+/// A checkpoint of a running container into a workspace, and from there into the store.
+pub(super) struct Taking<'a> {
+    pub container: &'a Container,
+    pub manner: &'a Manner,
+    /// End the container when its world is safe.
+    pub exit: bool,
+    /// Allow established connections to outside.
+    pub tcp: bool,
+    /// What to call the world.
+    pub name: Option<&'a WorldName>,
+}
+
+impl Taking<'_> {
+    /// The world's directory is left in the workspace, as `world`.
+    pub fn take(
+        &self,
+        lease: &Lease,
+        namespace: &Namespace,
+        workspace: &Workspace,
+    ) -> Result<PackedWorld> {
+        let parent = self.parent(lease, namespace)?;
+        let base = match self.manner.with_base {
+            true => Some(base(lease, namespace, self.container)?),
+            false => None,
+        };
+        let world = workspace.path().join("world");
+        let waiting = Progress::waiting("checkpoint");
+        namespace.checkpoint(
+            &self.container.id,
+            &CheckpointWishes {
+                world: world.clone(),
+                exit: self.exit,
+                file_locks: self.manner.file_locks,
+                tcp: self.tcp,
+            },
+        )?;
+        drop(waiting);
+        let bar = Progress::of_bytes("pack", 0);
+        pack(&PackRequest {
+            world: &world,
+            lease,
+            parent,
+            share_all: self.manner.share_all,
+            base: base.as_ref(),
+            name: self.name,
+            progress: &|pages| bar.add(pages * PAGE_SIZE as u64),
+        })
     }
-    let last = last_world_of(store, namespace.name(), &container.id)?;
-    for world in [last, restored_from].into_iter().flatten() {
-        // One that is damaged, or gone, is only a pity.
-        if is_former_state(&world).unwrap_or(false) {
+
+    /// The world that the new one follows.
+    fn parent(&self, lease: &Lease, namespace: &Namespace) -> Result<Option<Parent>> {
+        let (store, container) = (lease.store(), self.container);
+        let restored_from: Option<Digest> =
+            (container.labels.get(WORLD_LABEL)).and_then(|digest| digest.parse().ok());
+        let is_former_state = |digest: &Digest| -> Result<bool> {
+            let (_, world) = artifact::load(store, digest)?;
+            let own = world.container.id == container.id
+                && world.container.namespace == namespace.name()
+                && container
+                    .created
+                    .is_some_and(|created| created < world.created);
+            Ok(own || restored_from == Some(*digest))
+        };
+        if let Some(parent) = &self.manner.parent {
+            let world = store.resolve_held(parent, lease)?;
+            let former_state = is_former_state(&world)?;
             return Ok(Some(Parent {
                 world,
-                former_state: true,
+                former_state,
             }));
         }
+        let last = last_world_of(store, namespace.name(), &container.id)?;
+        for world in [last, restored_from].into_iter().flatten() {
+            // One that is damaged, or gone, is only a pity.
+            if is_former_state(&world).unwrap_or(false) {
+                return Ok(Some(Parent {
+                    world,
+                    former_state: true,
+                }));
+            }
+        }
+        Ok(None)
     }
-    Ok(None)
 }
 
 /// The image that the container stands on, from containerd's store.
@@ -212,44 +264,6 @@ fn base(lease: &Lease, namespace: &Namespace, container: &Container) -> Result<B
     };
     let bar = Progress::of_bytes("image", 0);
     namespace.carry_image(&container.image, &chain, lease, &|bytes| bar.add(bytes))
-}
-
-fn dump(
-    args: &Args,
-    namespace: &Namespace,
-    container: &Container,
-    workspace: &Workspace,
-) -> Result<()> {
-    let _waiting = Progress::waiting("checkpoint");
-    namespace.checkpoint(
-        &container.id,
-        &CheckpointWishes {
-            world: workspace.path().join("world"),
-            exit: args.stop,
-            file_locks: args.file_locks,
-            tcp: args.tcp,
-        },
-    )
-}
-
-fn pack_up(
-    args: &Args,
-    lease: &Lease,
-    workspace: &Workspace,
-    parent: Option<Parent>,
-    base: Option<&BaseImage>,
-    name: &WorldName,
-) -> Result<PackedWorld> {
-    let bar = Progress::of_bytes("pack", 0);
-    pack(&PackRequest {
-        world: &workspace.path().join("world"),
-        lease,
-        parent,
-        share_all: args.share_all,
-        base,
-        name: Some(name),
-        progress: &|pages| bar.add(pages * PAGE_SIZE as u64),
-    })
 }
 
 /// After a failure: the workspace stays if the container has ended for it.

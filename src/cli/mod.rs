@@ -8,6 +8,7 @@ mod checkpoint;
 mod diff;
 mod doctor;
 mod export;
+mod fork;
 mod fsck;
 mod gc;
 mod import;
@@ -59,6 +60,8 @@ enum Verb {
     Checkpoint(checkpoint::Args),
     /// Bring a world back as a running container
     Restore(restore::Args),
+    /// Make many running containers out of one world, or out of one that runs
+    Fork(Box<fork::Args>),
     /// List the worlds of the store
     Ls(ls::Args),
     /// Show what a world consists of
@@ -120,6 +123,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Diff(args) => return diff::run(&args, cli.format),
         Verb::Checkpoint(args) => checkpoint::run(&args, cli.format),
         Verb::Restore(args) => restore::run(&args, cli.format),
+        Verb::Fork(args) => fork::run(&args, cli.format),
         Verb::Ls(args) => ls::run(&args, cli.format),
         Verb::Inspect(args) => inspect::run(&args, cli.format),
         Verb::Tag(args) => tag::run(&args, cli.format),

@@ -1,6 +1,6 @@
 //! `world restore`: a world of the store becomes a running container.
 
-mod image;
+pub(super) mod image;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,14 +23,14 @@ use crate::store::{Lease, Reference};
 use crate::world::artifact::{self, Artifact};
 use crate::world::config::Config;
 use crate::world::host::HostFacts;
-use crate::world::manifest::{ImageIdentity, Manifest};
+use crate::world::manifest::{BaseLayers, ImageIdentity, Manifest};
 use crate::world::policy::PREFIX;
 use crate::world::publish::PublishedPort;
 use crate::world::trust::{self, WORLD_LABEL, Wishes};
 use crate::world::{spec, verify};
 
 /// The largest `spec.json`, in bytes.
-const SPEC: usize = 16 << 20;
+pub(super) const SPEC: usize = 16 << 20;
 
 /// `world restore`'s arguments.
 #[derive(Debug, clap::Args)]
@@ -207,14 +207,7 @@ fn plan(
         .clone()
         .unwrap_or_else(|| manifest.container.id.clone());
     let warnings = suits(manifest)?;
-    let base = manifest.base.as_ref();
-    let Some((base, parent)) = base.and_then(|base| Some((base, base.chain_id.clone()?))) else {
-        return Err(Error::new(
-            ErrorKind::ForeignWorld,
-            "the world does not say which image's layers it stands on: its container's root was \
-             no snapshot of an image",
-        ));
-    };
+    let (base, parent) = base(manifest)?;
     if !is_free(namespace, &id)? {
         let text = format!("container {id} is there already: remove it, or give another --id");
         return Err(Error::new(ErrorKind::AlreadyExists, text));
@@ -226,6 +219,7 @@ fn plan(
         hostname: args.hostname.clone(),
         env: args.env.clone(),
         tcp_established: args.tcp_established,
+        annotations: Vec::new(),
         trust: args.trust,
     };
     let (mut spec, variables_left_out) = trust::spec_for(&spec::parse(&old)?, &wishes)?;
@@ -234,7 +228,7 @@ fn plan(
     let is_from = |source| (image.source == source).then(|| image.name.clone());
     let container = Container {
         id: id.clone(),
-        labels: labels(args, manifest, digest)?,
+        labels: labels(&args.label, manifest, digest)?,
         image: image.name.clone(),
         runtime: manifest.container.runtime.clone(),
         snapshotter: base.snapshotter.clone(),
@@ -257,24 +251,44 @@ fn plan(
     Ok((plan, container, image))
 }
 
+/// The layers that the world stands on, and their chain id.
+pub(super) fn base(manifest: &Manifest) -> Result<(&BaseLayers, String)> {
+    let base = manifest.base.as_ref();
+    base.and_then(|base| Some((base, base.chain_id.clone()?)))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::ForeignWorld,
+                "the world does not say which image's layers it stands on: its container's root \
+                 was no snapshot of an image",
+            )
+        })
+}
+
 /// Whether the world can run on this host; what it may mind.
-fn suits(manifest: &Manifest) -> Result<Vec<String>> {
+pub(super) fn suits(manifest: &Manifest) -> Result<Vec<String>> {
     let criu = Criu::find(Some(&Config::load()?.criu.path))?;
     let version = criu.require_version()?.to_string();
     verify::suits(&manifest.host, &HostFacts::gather(Some(&version))?)
 }
 
-fn is_free(namespace: &Namespace, id: &str) -> Result<bool> {
+pub(super) fn is_free(namespace: &Namespace, id: &str) -> Result<bool> {
     match namespace.container(id) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         found => found.map(|_| false),
     }
 }
 
-fn labels(args: &Args, manifest: &Manifest, digest: Digest) -> Result<BTreeMap<String, String>> {
+/// The old container's labels but those that say how it came about, and those that are given.
+pub(super) fn labels(
+    given: &[String],
+    manifest: &Manifest,
+    digest: Digest,
+) -> Result<BTreeMap<String, String>> {
     let mut labels = manifest.container.labels.clone();
-    labels.retain(|_, value| !crate::world::fingerprint::is_marker(value));
-    for label in &args.label {
+    labels.retain(|key, value| {
+        !key.starts_with(PREFIX) && !crate::world::fingerprint::is_marker(value)
+    });
+    for label in given {
         let Some((key, value)) = label.split_once('=') else {
             let text = format!("label {label:?} is not KEY=VALUE");
             return Err(Error::new(ErrorKind::InvalidInput, text));
@@ -324,7 +338,7 @@ fn bring_back(
 }
 
 /// As much as goes: the error that led here counts.
-fn remove(namespace: &Namespace, container: &Container) {
+pub(super) fn remove(namespace: &Namespace, container: &Container) {
     let id = &container.id;
     let removals = [
         namespace.kill_task(id),

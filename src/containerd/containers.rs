@@ -6,12 +6,14 @@ use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::{
     Container as Record, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
+    ListContainersRequest,
 };
 use oci_spec::runtime::Spec;
 use prost_types::{Any, Timestamp};
 use time::{Duration, OffsetDateTime};
 
-use super::Namespace;
+use super::{Namespace, committed};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::identity::Identity;
 use crate::world::manifest::ImageIdentity;
@@ -38,6 +40,19 @@ pub struct Container {
     pub created: Option<OffsetDateTime>,
     /// Its OCI spec.
     pub spec: Spec,
+}
+
+/// A container among others.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its snapshotter; empty for none.
+    pub snapshotter: String,
+    /// The key of its writable snapshot; empty for none.
+    pub snapshot_key: String,
 }
 
 impl Namespace<'_> {
@@ -111,12 +126,31 @@ impl Namespace<'_> {
         gone_is_fine(self.ask(what, async move { client.delete(delete).await }))
     }
 
+    /// The ids and labels of the containers that match a filter in containerd's words.
+    pub fn containers(&self, filter: &str) -> Result<Vec<Listed>> {
+        let mut client = ContainersClient::new(self.containerd.channel.clone());
+        let list = self.request(ListContainersRequest {
+            filters: vec![filter.to_owned()],
+        });
+        let answer = self.ask(
+            "list the containers",
+            async move { client.list(list).await },
+        )?;
+        let listed = answer.containers.into_iter().map(|record| Listed {
+            id: record.id,
+            labels: record.labels.into_iter().collect(),
+            snapshotter: record.snapshotter,
+            snapshot_key: record.snapshot_key,
+        });
+        Ok(listed.collect())
+    }
+
     /// Who a container is.
     pub fn identity(&self, id: &str) -> Result<Identity> {
         let record = self.record(id)?;
-        let chain_id = match record.snapshot_key.as_str() {
-            "" => None,
-            key => self.parent_of(&record.snapshotter, key)?,
+        let (chain_id, committed) = match record.snapshot_key.as_str() {
+            "" => (None, None),
+            key => self.below(&record.snapshotter, key)?,
         };
         let image = match record.image.as_str() {
             "" => None,
@@ -130,7 +164,39 @@ impl Namespace<'_> {
             image,
             snapshotter: Some(record.snapshotter).filter(|name| !name.is_empty()),
             chain_id,
+            committed,
         })
+    }
+
+    /// The layers that a container's own stands on: the image's, and the files of a world
+    /// between the two.
+    fn below(&self, snapshotter: &str, key: &str) -> Result<(Option<String>, Option<Digest>)> {
+        let parent = |key: &str| -> Result<Option<String>> {
+            let Some(snapshot) = self.snapshot(snapshotter, key)? else {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("no snapshot {key}"),
+                ));
+            };
+            Ok(Some(snapshot.parent).filter(|parent| !parent.is_empty()))
+        };
+        let Some(chain_id) = parent(key)? else {
+            return Ok((None, None));
+        };
+        // Those of images are named by digests.
+        if chain_id.starts_with("sha256:") {
+            return Ok((Some(chain_id), None));
+        }
+        match self.snapshot(snapshotter, &chain_id)? {
+            Some(below) => match committed::rootfs_in(&below) {
+                Some(rootfs) => Ok((
+                    Some(below.parent).filter(|parent| !parent.is_empty()),
+                    Some(rootfs),
+                )),
+                None => Ok((Some(chain_id), None)),
+            },
+            None => Ok((Some(chain_id), None)),
+        }
     }
 }
 

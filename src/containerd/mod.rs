@@ -1,10 +1,12 @@
 //! Talking to containerd over its socket, from a command that otherwise never waits.
 
 mod base;
+pub mod committed;
 mod containers;
 mod content;
 mod images;
 mod import;
+mod leases;
 mod snapshots;
 mod tasks;
 
@@ -23,8 +25,10 @@ use containerd_client::tonic::{Code, Request, Status};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, ErrorKind, IoContext, Result};
-pub use containers::Container;
+pub use containers::{Container, Listed};
 pub use images::Image;
+pub use leases::ContainerdLease;
+pub use snapshots::Snapshot;
 pub use tasks::{CheckpointWishes, Streams, TaskState};
 
 /// How long a checkpoint, a restore or a pull may take.

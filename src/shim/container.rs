@@ -189,6 +189,14 @@ impl Container {
         }
     }
 
+    /// It was brought back frozen, as its client wished: no instruction of it has run.
+    pub fn begin_paused(&self) {
+        *lock(&self.activity) = Activity::Paused(Pause {
+            since: Instant::now(),
+            noticed: true,
+        });
+    }
+
     /// It is frozen at a client's wish.
     pub fn is_paused(&self) -> bool {
         matches!(

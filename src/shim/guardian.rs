@@ -74,8 +74,8 @@ pub fn custody() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Takes a line from a helper at work: to be begun before the helper is, and awaited after it.
 pub async fn take(from: OwnedFd) -> Result<Option<Line>> {
-    let from = AsyncFd::with_interest(from, Interest::READABLE)
-        .context(|| "watch the helper's socket")?;
+    let from =
+        AsyncFd::with_interest(from, Interest::READABLE).context(|| "watch the helper's socket")?;
     let mut taking = Taking::default();
     loop {
         let mut ready = from

@@ -79,6 +79,8 @@ pub enum Reply {
     Done,
     /// It is done, and this is the new process.
     Process(i32),
+    /// A container was brought back.
+    Restored(Restored),
     /// The world is written.
     Checkpointed(checkpoint::Outcome),
     /// It failed.
@@ -88,6 +90,17 @@ pub enum Reply {
         /// What to tell.
         message: String,
     },
+}
+
+/// A container that was brought back.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Restored {
+    /// Its init.
+    pub pid: i32,
+    /// It stands still until it is resumed.
+    pub paused: bool,
+    /// When it is to be ended, in seconds since 1970.
+    pub expires: Option<i64>,
 }
 
 /// Standard streams for the helper, and so for the process that it makes.
@@ -273,7 +286,7 @@ fn perform(request: Request, _socket: std::os::fd::BorrowedFd<'_>) -> Result<Rep
             Ok(Reply::Done)
         }
         Request::Start(target) => runtime::start(&target).map(|()| Reply::Done),
-        Request::Restore(request) => bring_back(&request).map(Reply::Process),
+        Request::Restore(request) => bring_back(&request).map(Reply::Restored),
         Request::Exec(exec) => runtime::exec(&exec).map(Reply::Process),
         Request::Checkpoint(request) => checkpoint::checkpoint(&request, || {
             identity(&request.containerd, &request.namespace, &request.target.id)
@@ -299,10 +312,16 @@ fn identity(socket: &Path, namespace: &str, id: &str) -> Result<Identity> {
     containerd.namespace(namespace)?.identity(id)
 }
 
-fn bring_back(request: &restore::Request) -> Result<i32> {
+fn bring_back(request: &restore::Request) -> Result<Restored> {
     let restored = restore::restore(request)?;
+    let sibling = restored.sibling.as_ref();
+    let reply = Restored {
+        pid: restored.pid,
+        paused: sibling.is_some_and(|sibling| sibling.paused),
+        expires: sibling.and_then(|sibling| Some(sibling.expires?.unix_timestamp())),
+    };
     let (Some(master), Some(socket)) = (&restored.pty_master, &request.console_socket) else {
-        return Ok(restored.pid);
+        return Ok(reply);
     };
     console::send(socket, master)
         .inspect_err(|_| {
@@ -310,5 +329,5 @@ fn bring_back(request: &restore::Request) -> Result<i32> {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         })
-        .map(|()| restored.pid)
+        .map(|()| reply)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use containerd_shim::asynchronous::io::Stdio;
 use containerd_shim::protos::api::CreateTaskRequest;
 use containerd_shim::protos::events::task::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused, TaskStart,
 };
 
 use oci_spec::runtime::Spec;
@@ -174,6 +174,12 @@ impl Tasks {
                 ..Default::default()
             });
         }
+        if exec_id.is_empty() && container.is_paused() {
+            self.events.publish(TaskPaused {
+                container_id: id.to_owned(),
+                ..Default::default()
+            });
+        }
         // Only now may the exit event follow.
         process.started();
         if exec_id.is_empty() {
@@ -195,15 +201,24 @@ impl Tasks {
             self.prepare_streams(container, &container.init).await?;
         let console_path = console.as_ref().map(ConsoleSocket::path);
         let request = Request::Restore(self.restore_request(container, console_path)?);
-        let pid = process_id(helper::run(&self.reaper, &request, streams).await?)?;
-        container.init.set_pid(pid);
-        self.watch_init(container, self.reaper.claim(pid));
+        let restored = match helper::run(&self.reaper, &request, streams).await? {
+            Reply::Restored(restored) => restored,
+            other => return Err(unexpected(&other)),
+        };
+        container.init.set_pid(restored.pid);
+        self.watch_init(container, self.reaper.claim(restored.pid));
         if let Some(console) = console {
             stdio::attach_terminal(&container.init, console).await?;
         }
         container.serve_ports()?;
         container.drop_world();
         oom::watch(self, container);
+        if restored.paused {
+            container.begin_paused();
+        }
+        if let Some(expires) = restored.expires {
+            self.end_at(container, expires);
+        }
         Ok(())
     }
 
@@ -432,11 +447,15 @@ fn process_file(container: &Container, exec_id: &str) -> PathBuf {
 fn process_id(reply: Reply) -> Result<i32> {
     match reply {
         Reply::Process(pid) => Ok(pid),
-        other => Err(Error::new(
-            ErrorKind::Internal,
-            format!("the helper answered {other:?} instead of a process"),
-        )),
+        other => Err(unexpected(&other)),
     }
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!("the helper answered {reply:?} instead of a process"),
+    )
 }
 
 fn mount_request(mount: &containerd_shim::protos::api::Mount) -> RootfsMountRequest {

@@ -11,6 +11,7 @@ mod container;
 mod control;
 mod copier;
 mod events;
+mod expiry;
 mod guardian;
 pub mod helper;
 mod idle;

@@ -26,7 +26,7 @@ use super::policy::Policy;
 use super::processes::{self, DumpRequest, ProcessesDumped};
 use super::rootfs::{self, RootfsMount, Upper};
 use super::secrets::Redactor;
-use super::{env, spec};
+use super::{env, fork, spec};
 use crate::cgroup::{Cgroup, Frozen};
 use crate::criu::Criu;
 use crate::digest::Digest;
@@ -110,6 +110,8 @@ struct Plan<'a> {
     spec: Spec,
     criu: Criu,
     upper: Option<Upper>,
+    /// The layer below it that belongs to the container's own files: see [`super::fork`].
+    committed: Option<Upper>,
     base: Option<BaseLayers>,
     cgroup: Cgroup,
     work_dir: PathBuf,
@@ -162,12 +164,17 @@ impl<'a> Plan<'a> {
         let annotations = spec.annotations().clone().unwrap_or_default();
         let policy = Policy::new(&annotations, &config)?;
         let mount = RootfsMount::parse(&request.rootfs)?;
+        let stands_on_files = fork::stands_on_files(&spec);
         let work_dir = request.work_dir();
         std::fs::create_dir_all(&work_dir).context(|| format!("make {}", work_dir.display()))?;
         Ok(Plan {
             criu: Criu::find(Some(&config.criu.path))?,
             upper: mount.upper()?,
-            base: base_of(&mount),
+            committed: match stands_on_files {
+                true => Some(mount.topmost_lower()?),
+                false => None,
+            },
+            base: base_of(&mount, stands_on_files),
             cgroup: request.target.cgroup()?,
             request,
             config,
@@ -260,7 +267,8 @@ impl<'a> Plan<'a> {
         };
         let begun = Instant::now();
         let mut file = writer.file(ROOTFS_FILE)?;
-        rootfs::capture(upper, &mut file)?;
+        let layers = std::iter::once(upper).chain(&self.committed).collect();
+        rootfs::capture_layers(layers, &mut file)?;
         Ok(Some((file.finish(), begun.elapsed())))
     }
 
@@ -320,7 +328,21 @@ impl<'a> Plan<'a> {
             image,
             snapshotter,
             chain_id,
+            committed,
         } = identity;
+        if committed.is_some() != self.committed.is_some() {
+            // Files would be missing, or an image's taken for the container's.
+            return Err(Error::new(
+                ErrorKind::WrongState,
+                format!(
+                    "the annotation {}{} of container {} does not go with the snapshot that it \
+                     stands on: make the container with `world restore` or `world fork`",
+                    super::policy::PREFIX,
+                    fork::ROOTFS,
+                    self.request.target.id
+                ),
+            ));
+        }
         redactor.map("container.labels", &mut labels);
         let omitted = self.omitted(&captured.dumped);
         Ok(Manifest {
@@ -404,11 +426,11 @@ impl Standing {
     }
 }
 
-fn base_of(mount: &RootfsMount) -> Option<BaseLayers> {
+fn base_of(mount: &RootfsMount, stands_on_files: bool) -> Option<BaseLayers> {
     match mount {
         RootfsMount::Overlay { lower, .. } => Some(BaseLayers {
             chain_id: None,
-            lowerdirs: lower.len() as u32,
+            lowerdirs: (lower.len() - usize::from(stands_on_files)) as u32,
             snapshotter: "overlayfs".to_owned(),
         }),
         RootfsMount::Directory { .. } | RootfsMount::ReadOnly => None,

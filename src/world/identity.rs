@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::ImageIdentity;
+use crate::digest::Digest;
 
 /// What a world records of its container beyond what the container knows itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +16,11 @@ pub struct Identity {
     pub image: Option<ImageIdentity>,
     /// Snapshotter of its rootfs.
     pub snapshotter: Option<String>,
-    /// Chain id of the topmost layer below its own.
+    /// Chain id of the image's topmost layer below its own.
     pub chain_id: Option<String>,
+    /// Digest of the `rootfs.tar` whose files lie in a layer between the two, as `world fork`
+    /// makes it.
+    pub committed: Option<Digest>,
 }
 
 /// An image's name without tag and digest.

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::config::Config;
+use super::fork;
 pub use super::processes::TcpPolicy;
 use super::publish::PublishedPort;
 use crate::{Error, ErrorKind, Result};
@@ -72,12 +73,16 @@ impl Policy {
             "exit" => self.exit = yes_or_no(key, value)?,
             "publish" => self.publish = PublishedPort::list(value)?,
             GIVEN_CGROUP => {}
+            key if key == fork::ROOTFS => fork::check_rootfs(value)?,
             _ => {
+                if let Some(checked) = fork::check(key, value) {
+                    return checked;
+                }
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
                     format!(
                         "annotation {PREFIX}{key}: unknown; there are tcp, file-locks, \
-                         external-unix-sockets, exit and publish"
+                         external-unix-sockets, exit, publish and fork.notify"
                     ),
                 ));
             }

@@ -11,6 +11,7 @@
 
 mod dump;
 mod external_mounts;
+mod held_files;
 mod leftovers;
 mod mount_table;
 mod namespaces;
@@ -28,6 +29,7 @@ mod vfork;
 
 pub use dump::{DumpRequest, ProcessesDumped, dump, settle};
 pub use external_mounts::{ExternalMount, MountPurpose};
+pub use held_files::held_files;
 pub use namespaces::{Namespace, Place};
 pub use orphan::await_orphan;
 pub use parameters::{DumpParameters, TcpFacts};
@@ -38,7 +40,7 @@ pub use tree::Process;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Runs `action` on a thread of its own, whose namespaces it may change.
-fn on_own_thread<T: Send>(action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(super) fn on_own_thread<T: Send>(action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let joined = std::thread::scope(|scope| scope.spawn(action).join());
     joined.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
 }

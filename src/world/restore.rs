@@ -17,15 +17,17 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::ROOTFS_FILE;
 use super::config::Config;
 use super::file_name::FileName;
+use super::fork::{self, Sibling};
 use super::host::HostFacts;
 use super::identity::Identity;
 use super::manifest::{Manifest, PartKind};
 use super::policy::Policy;
 use super::processes::{self, RestoreRequest, RestoredStdio};
+use super::renew::Renewal;
 use super::rootfs::{self, DevicePolicy, Privileged, RootfsMount};
 use super::verify::{Verified, VerifiedWorld, verify, verify_again};
 use super::{cgroup_path, spec};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Frozen};
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::hooks;
@@ -33,6 +35,9 @@ use crate::runtime::{self, Adopt, RootfsMountRequest, Target, View};
 
 /// How often CRIU is asked where [`came_too_early`] holds.
 const ATTEMPTS: u32 = 8;
+
+/// How long a sibling that is to be paused may take to stand still.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a restore needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +62,8 @@ pub struct Restored {
     pub pid: i32,
     /// The terminal's master, when there is one.
     pub pty_master: Option<OwnedFd>,
+    /// What it was told as a sibling of a fork, and what was done.
+    pub sibling: Option<Sibling>,
 }
 
 /// Everything that is known before anything changes.
@@ -68,15 +75,21 @@ struct Plan<'a> {
     world: VerifiedWorld,
     spec: Spec,
     mount: RootfsMount,
+    sibling: Option<Sibling>,
 }
 
 /// Checks everything that can be checked before anything changes, then mounts
 /// the rootfs. `identify` asks containerd who the new container is.
 pub fn prepare(request: &Request, identify: impl FnOnce() -> Result<Identity>) -> Result<()> {
-    let plan = Plan::new(request, None)?;
+    let plan = Plan::new(request, verified_for_all(request)?.as_ref())?;
     plan.verify_rootfs()?;
-    same_base(&plan.world.manifest, &identify()?)?;
-    own_cgroup_path(&plan)?;
+    let identity = identify()?;
+    same_base(&plan.world.manifest, &identity)?;
+    let has_files = has_files(&plan.world.manifest, &identity)?;
+    own_spec(&plan, has_files)?;
+    if let (true, Some(upper)) = (has_files, plan.mount.upper()?) {
+        rootfs::begin_empty(&upper, plan.rootfs_tar()?)?;
+    }
     remember(&request.target, &plan.world.verified())?;
     runtime::mount_rootfs(&request.rootfs, &request.target.rootfs())
 }
@@ -114,7 +127,9 @@ impl<'a> Plan<'a> {
         let spec = request.target.spec()?;
         spec::compatible(&world_spec(&world)?, &spec)?;
         let annotations = spec.annotations().clone().unwrap_or_default();
+        let sibling = Sibling::of(&spec, &world.manifest.checksum)?;
         Ok(Plan {
+            sibling,
             policy: Policy::new(&annotations, &config)?,
             mount: RootfsMount::parse(&request.rootfs)?,
             request,
@@ -167,6 +182,9 @@ impl<'a> Plan<'a> {
         let Some(upper) = self.mount.upper()? else {
             return Ok(());
         };
+        if fork::stands_on_files(&self.spec) {
+            return self.bring_up_held_files();
+        }
         if rootfs::same_as(&upper, self.rootfs_tar()?)? {
             return Ok(());
         }
@@ -174,6 +192,25 @@ impl<'a> Plan<'a> {
         runtime::unmount_rootfs(&rootfs)?;
         rootfs::bring_back(&upper, self.rootfs_tar()?, &self.rootfs_policy(), None)?;
         runtime::mount_rootfs(&self.request.rootfs, &rootfs)
+    }
+
+    /// The files are there already, in a layer that others have, too.
+    fn bring_up_held_files(&self) -> Result<()> {
+        let shared = self.mount.topmost_lower()?;
+        let held = processes::held_files(&self.request.world)?;
+        let paths = held.iter().map(|path| &path[..]);
+        let count = rootfs::bring_up(&shared, &self.request.target.rootfs(), paths)?;
+        tracing::debug!("{count} file(s) that processes hold were brought up");
+        Ok(())
+    }
+
+    fn renewal<'b>(&'b self, sibling: &'b Sibling) -> Renewal<'b> {
+        Renewal {
+            target: &self.request.target,
+            spec: &self.spec,
+            sibling,
+            old_hostname: self.world.manifest.dump.hostname.as_deref(),
+        }
     }
 
     fn make_cgroup(&self) -> Result<Cgroup> {
@@ -216,7 +253,14 @@ impl<'a> Plan<'a> {
                         target: target.clone(),
                         pid,
                     })?;
+                    if let Some(sibling) = &self.sibling {
+                        self.renewal(sibling).before_it_runs(pid)?;
+                    }
                     hooks::oci::before_it_runs(target, &self.spec)
+                },
+                before_resuming: &mut || match self.is_paused() {
+                    true => cgroup.freezer()?.begin(),
+                    false => Ok(()),
                 },
             })
         };
@@ -230,21 +274,36 @@ impl<'a> Plan<'a> {
         self.attach(restored?, cgroup)
     }
 
+    /// It is not to run a single instruction before it is resumed.
+    fn is_paused(&self) -> bool {
+        self.sibling.as_ref().is_some_and(|sibling| sibling.paused)
+    }
+
     /// A terminal must have come exactly when one was asked for, and the hooks
     /// must agree; else nothing is left running.
     fn attach(&self, restored: processes::Restored, cgroup: &Cgroup) -> Result<Restored> {
         let target = &self.request.target;
+        let frozen = match self.is_paused() {
+            true => cgroup.freeze(FREEZE_TIMEOUT).map(Frozen::leave_frozen),
+            false => Ok(()),
+        };
         let fault = match restored.pty_master.is_some() == self.request.console_socket.is_some() {
-            true => hooks::oci::when_it_runs(target, &self.spec).err(),
+            true => frozen
+                .and_then(|()| hooks::oci::when_it_runs(target, &self.spec))
+                .err(),
             false => Some(Error::new(
                 ErrorKind::Criu,
                 "CRIU brought the processes back without their terminal",
             )),
         };
         let Some(fault) = fault else {
+            if let Some(sibling) = &self.sibling {
+                self.renewal(sibling).notify(restored.pid);
+            }
             return Ok(Restored {
                 pid: restored.pid,
                 pty_master: restored.pty_master,
+                sibling: self.sibling.clone(),
             });
         };
         if let Some(pid) = Pid::from_raw(restored.pid) {
@@ -309,16 +368,50 @@ fn same_base(world: &Manifest, new: &Identity) -> Result<()> {
     }
 }
 
-/// See [`cgroup_path`].
-fn own_cgroup_path(plan: &Plan<'_>) -> Result<()> {
+/// Whether the new container stands on the world's files already; refuses those of another.
+fn has_files(world: &Manifest, new: &Identity) -> Result<bool> {
+    let Some(has) = &new.committed else {
+        return Ok(false);
+    };
+    let part = world.part(PartKind::Rootfs);
+    match part.and_then(|part| part.files.first()) {
+        Some(file) if file.sha256 == *has => Ok(true),
+        _ => Err(Error::new(
+            ErrorKind::ForeignWorld,
+            "the new container stands on the files of another world: make it from the image, or \
+             with `world fork`",
+        )),
+    }
+}
+
+/// What of the spec must be the container's own, before anything relies on it: its cgroup
+/// ([`cgroup_path`]), the layers it says it stands on, and a sibling's own hosts and hostname.
+fn own_spec(plan: &Plan<'_>, has_files: bool) -> Result<()> {
     let (target, world) = (&plan.request.target, &plan.world);
     let old = &world.manifest.container.id;
-    let Some(spec) = cgroup_path::own(target, &plan.spec, &world_spec(world)?, old) else {
+    let own = cgroup_path::own(target, &plan.spec, &world_spec(world)?, old);
+    let mut changed = own.is_some();
+    let mut spec = own.unwrap_or_else(|| plan.spec.clone());
+    changed |= fork::say_stands_on_files(&mut spec, has_files);
+    if let Some(sibling) = &plan.sibling {
+        changed |= plan.renewal(sibling).own_sources(&mut spec)?;
+    }
+    if !changed {
         return Ok(());
-    };
+    }
     let file = target.bundle.join("config.json");
     spec.save(&file).map_err(|error| {
         Error::caused_by(ErrorKind::Io, format!("write {}", file.display()), error)
+    })
+}
+
+/// What `world fork` has verified once for all siblings: it lies beside their world.
+fn verified_for_all(request: &Request) -> Result<Option<Verified>> {
+    let annotations = request.target.spec()?.annotations().clone();
+    let is_sibling = annotations.is_some_and(|all| all.contains_key(fork::FORK_LABEL));
+    Ok(match is_sibling {
+        true => fork::verified(&request.world).filter(|known| !known.is_empty()),
+        false => None,
     })
 }
 

@@ -9,7 +9,7 @@
 //! What belongs to the old container (cgroup, annotations, paths of namespaces)
 //! is replaced or left out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -68,6 +68,8 @@ pub struct Wishes {
     pub env: Vec<String>,
     /// Keep connections to outside, instead of closing them.
     pub tcp_established: bool,
+    /// Annotations of ours for the shim, with their prefix.
+    pub annotations: Vec<(String, String)>,
     /// Take over what gives power over the host.
     pub trust: bool,
 }
@@ -95,7 +97,9 @@ pub fn spec_for(world: &Spec, wishes: &Wishes) -> Result<(Spec, Vec<String>)> {
     }
     let left_out = environment(&mut spec, &wishes.env);
     let tcp = (format!("{PREFIX}tcp"), "established".to_owned());
-    spec.set_annotations(wishes.tcp_established.then(|| [tcp].into()));
+    let mut annotations: HashMap<_, _> = wishes.annotations.iter().cloned().collect();
+    annotations.extend(wishes.tcp_established.then_some(tcp));
+    spec.set_annotations(Some(annotations).filter(|all| !all.is_empty()));
     spec.set_hooks(None::<Hooks>);
     if let Some(hostname) = &wishes.hostname {
         spec.set_hostname(Some(hostname.clone()));

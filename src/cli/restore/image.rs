@@ -10,7 +10,7 @@ use crate::world::manifest::{BaseLayers, ImageIdentity, Manifest};
 
 /// Where containerd gets an image's layers from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in crate::cli) enum Source {
     /// It has them.
     Here,
     /// The world has the image.
@@ -21,14 +21,14 @@ pub(super) enum Source {
 
 /// The image under a container that is to be.
 #[derive(Debug, Clone)]
-pub(super) struct Image {
+pub(in crate::cli) struct Image {
     pub source: Source,
     /// What containerd calls it; empty where nobody knows.
     pub name: String,
 }
 
 /// Finds out where the layers named `parent` are to come from.
-pub(super) fn find(
+pub(in crate::cli) fn find(
     namespace: &Namespace,
     base: &BaseLayers,
     parent: &str,

@@ -78,6 +78,9 @@ pub struct RestoreRequest<'a> {
     /// Called with init's pid when all processes are back, before they run:
     /// limits and hooks belong here. An error undoes the restore.
     pub before_running: &'a mut dyn FnMut(i32) -> Result<()>,
+    /// Called when CRIU is about to let them run, and cannot be stopped any more: an error
+    /// is told when it has.
+    pub before_resuming: &'a mut dyn FnMut() -> Result<()>,
 }
 
 /// A tree that runs again.
@@ -129,6 +132,7 @@ fn run(
     let shared_hostname = shared_hostname(request.spec)?;
     let spec = request.spec;
     let before_running = &mut *request.before_running;
+    let before_resuming = &mut *request.before_resuming;
     let mut pty_master = None;
     let mut on_notify = |notification: Notification| -> Result<()> {
         match (notification.stage.as_str(), notification.pid) {
@@ -138,6 +142,7 @@ fn run(
                 set_hostname(pid, spec, shared_hostname.as_deref())?;
                 before_running(pid)?;
             }
+            ("pre-resume", _) => before_resuming()?,
             _ => {}
         }
         Ok(())

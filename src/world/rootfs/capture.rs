@@ -22,7 +22,13 @@ const BUFFER: usize = 1 << 20;
 /// `Obstacle` names what a layer's archive cannot hold; other kinds come from
 /// the operating system. What was written until then is of no use.
 pub fn capture<W: Write>(upper: &Upper, out: W) -> Result<Totals> {
-    let mut walk = Walk::new(upper);
+    capture_layers(vec![upper], out)
+}
+
+/// Like [`capture`], of several layers as the one that they are together; the topmost comes
+/// first.
+pub fn capture_layers<W: Write>(layers: Vec<&Upper>, out: W) -> Result<Totals> {
+    let mut walk = Walk::through(layers);
     let mut archive = Archive {
         out,
         buffer: vec![0; BUFFER],

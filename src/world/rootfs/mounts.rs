@@ -68,6 +68,21 @@ impl RootfsMount {
         }
     }
 
+    /// Opens the topmost layer below the writable one, which the container's files go on in.
+    pub fn topmost_lower(&self) -> Result<Upper> {
+        match self {
+            RootfsMount::Overlay {
+                lower, userxattr, ..
+            } if !lower.is_empty() => {
+                let userxattr = *userxattr;
+                Upper::open(&lower[0], Layering::Overlay { userxattr })
+            }
+            _ => Err(obstacle(
+                "it is said to stand on the files of a world, and stands on nothing",
+            )),
+        }
+    }
+
     /// Opens the writable layer, if there is one.
     pub fn upper(&self) -> Result<Option<Upper>> {
         match self {

@@ -1,4 +1,6 @@
-//! Reads a layer on disk, entry by entry, in the order of its archive.
+//! Reads a layer on disk, entry by entry, in the order of its archive. Several layers, one
+//! on the other, are read as the one that they are together: what the lower ones hold as far
+//! as it shows through, and what any of them hides of what lies below them all.
 //!
 //! Every name is looked at before it is opened, and only directories and
 //! regular files are opened: no link is followed, no mount entered, no fifo,
@@ -21,9 +23,10 @@ const FLAGS: StatxAttributes = StatxAttributes::IMMUTABLE
     .union(StatxAttributes::APPEND)
     .union(StatxAttributes::VERITY);
 
-/// A walk through one layer.
+/// A walk through a layer, or through several as if they were one.
 pub(super) struct Walk<'u> {
-    upper: &'u Upper,
+    /// The topmost first.
+    layers: Vec<&'u Upper>,
     started: bool,
     /// The directory just entered is opaque, which is to be said next.
     opaque: Option<EntryPath>,
@@ -34,19 +37,32 @@ pub(super) struct Walk<'u> {
     file: Option<OwnedFd>,
 }
 
-/// A directory being read.
+/// A directory being read: in every layer that it is in and shows in, the topmost first.
 struct Frame {
-    dir: OwnedFd,
+    dirs: Vec<LayerDir>,
     path: EntryPath,
-    names: std::vec::IntoIter<Name>,
-    holds_whiteouts: bool,
+    /// Each with the first of `dirs` that has it.
+    names: std::vec::IntoIter<(Name, usize)>,
+}
+
+/// A directory of one layer.
+struct LayerDir {
+    fd: OwnedFd,
+    layer: usize,
+    stat: Statx,
+    marks: Marks,
 }
 
 impl<'u> Walk<'u> {
     /// Begins at the layer's root.
     pub fn new(upper: &'u Upper) -> Self {
+        Walk::through(vec![upper])
+    }
+
+    /// Begins at the root of several layers, the topmost first.
+    pub fn through(layers: Vec<&'u Upper>) -> Self {
         Walk {
-            upper,
+            layers,
             started: false,
             opaque: None,
             frames: Vec::new(),
@@ -72,7 +88,7 @@ impl<'u> Walk<'u> {
         }
         while let Some(frame) = self.frames.last_mut() {
             match frame.names.next() {
-                Some(name) => return self.entry(&name.bytes).map(Some),
+                Some((name, dir)) => return self.entry(&name.bytes, dir).map(Some),
                 None => self.frames.pop(),
             };
         }
@@ -81,19 +97,26 @@ impl<'u> Walk<'u> {
 
     fn root(&mut self) -> Result<Entry> {
         let path = EntryPath::default();
-        let dir = reopen_dir(self.upper.dir()).context(|| self.at(&path, "open"))?;
-        let stat =
-            stat(dir.as_fd(), b"", AtFlags::EMPTY_PATH).context(|| self.at(&path, "look at"))?;
-        self.directory(dir, path, &stat)
+        let mut dirs = Vec::new();
+        for (layer, upper) in self.layers.iter().enumerate() {
+            let fd = reopen_dir(upper.dir()).context(|| self.at(layer, &path, "open"))?;
+            let dir = self.layer_dir(fd, layer, &path)?;
+            let hides = dir.marks.opacity == Opacity::Opaque;
+            dirs.push(dir);
+            if hides {
+                break;
+            }
+        }
+        self.directory(dirs, path, false)
     }
 
-    /// The entry called `name` in the innermost directory.
-    fn entry(&mut self, name: &[u8]) -> Result<Entry> {
+    /// The entry called `name` in the innermost directory, as its part number `part` has it.
+    fn entry(&mut self, name: &[u8], part: usize) -> Result<Entry> {
         let frame = self.frames.last().expect("a name is read in a directory");
         let path = frame.path.join(name);
-        let dir = frame.dir.as_fd();
-        let stat =
-            stat(dir, name, AtFlags::SYMLINK_NOFOLLOW).context(|| self.at(&path, "look at"))?;
+        let (dir, layer) = (frame.dirs[part].fd.as_fd(), frame.dirs[part].layer);
+        let stat = stat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| self.at(layer, &path, "look at"))?;
         if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(obstacle(&path, "something is mounted there"));
         }
@@ -110,9 +133,8 @@ impl<'u> Walk<'u> {
         let file_type = FileType::from_raw_mode(stat.stx_mode.into());
         match file_type {
             FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME;
-                let dir = open_name(dir, name, flags).context(|| self.at(&path, "open"))?;
-                return self.directory(dir, path, &stat);
+                let (dirs, hides) = self.parts_of(name, part, &path)?;
+                return self.directory(dirs, path, hides);
             }
             FileType::CharacterDevice if device == (Device { major: 0, minor: 0 }) => {
                 return Ok(Entry::mark(path, Kind::Whiteout));
@@ -126,15 +148,15 @@ impl<'u> Walk<'u> {
             let kind = Kind::Hardlink { target };
             // Said once more: containerd sets the owner anew at every name,
             // which clears a file's capabilities.
-            let marks = self.marks(Holder::Named(dir, name), &path)?;
+            let marks = self.marks(Holder::Named(dir, name), layer, &path)?;
             let meta = meta(&stat, marks.xattrs);
             return Ok(Entry { path, kind, meta });
         }
         let kind = match file_type {
-            FileType::RegularFile => return self.regular(name, path, &stat),
+            FileType::RegularFile => return self.regular(name, part, path, &stat),
             FileType::Symlink => Kind::Symlink {
                 target: rustix::fs::readlinkat(dir, name, Vec::new())
-                    .context(|| self.at(&path, "read the link"))?
+                    .context(|| self.at(layer, &path, "read the link"))?
                     .into_bytes(),
             },
             FileType::Fifo => Kind::Fifo,
@@ -143,47 +165,114 @@ impl<'u> Walk<'u> {
             FileType::BlockDevice => Kind::BlockDevice(device),
             _ => return Err(obstacle(&path, "it is of an unknown type")),
         };
-        let marks = self.marks(Holder::Named(dir, name), &path)?;
+        let marks = self.marks(Holder::Named(dir, name), layer, &path)?;
         let meta = meta(&stat, marks.xattrs);
         self.remember(&stat, &path);
         Ok(Entry { path, kind, meta })
     }
 
-    fn directory(&mut self, dir: OwnedFd, path: EntryPath, stat: &Statx) -> Result<Entry> {
-        if self.frames.len() > limits::DEPTH {
-            return Err(obstacle(&path, "it is too many directories deep"));
+    /// The directory `name` in all layers in which it shows, from part number `part` of the
+    /// innermost one on; and whether what is not one hides the layers from there down.
+    fn parts_of(
+        &self,
+        name: &[u8],
+        part: usize,
+        path: &EntryPath,
+    ) -> Result<(Vec<LayerDir>, bool)> {
+        let frame = self.frames.last().expect("a directory is read in another");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME;
+        let mut dirs = Vec::new();
+        for outer in &frame.dirs[part..] {
+            let seen = match stat(outer.fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(rustix::io::Errno::NOENT) => continue,
+                seen => seen.context(|| self.at(outer.layer, path, "look at"))?,
+            };
+            if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::Directory {
+                return Ok((dirs, true));
+            }
+            let fd = open_name(outer.fd.as_fd(), name, flags)
+                .context(|| self.at(outer.layer, path, "open"))?;
+            let dir = self.layer_dir(fd, outer.layer, path)?;
+            let hides = dir.marks.opacity == Opacity::Opaque;
+            dirs.push(dir);
+            if hides {
+                break;
+            }
         }
-        let marks = self.marks(Holder::Open(dir.as_fd()), &path)?;
-        let mut names = list(dir.as_fd()).context(|| self.at(&path, "list"))?;
-        names.sort_unstable_by(|a, b| a.bytes.cmp(&b.bytes));
-        self.frames.push(Frame {
-            dir,
-            path: path.clone(),
-            names: names.into_iter(),
-            holds_whiteouts: marks.opacity == Opacity::HoldsWhiteouts,
-        });
-        if marks.opacity == Opacity::Opaque {
-            self.opaque = Some(path.clone());
-        }
-        Ok(Entry {
-            path,
-            kind: Kind::Directory,
-            meta: meta(stat, marks.xattrs),
+        Ok((dirs, false))
+    }
+
+    fn layer_dir(&self, fd: OwnedFd, layer: usize, path: &EntryPath) -> Result<LayerDir> {
+        let stat = stat(fd.as_fd(), b"", AtFlags::EMPTY_PATH)
+            .context(|| self.at(layer, path, "look at"))?;
+        let marks = self.marks(Holder::Open(fd.as_fd()), layer, path)?;
+        Ok(LayerDir {
+            fd,
+            layer,
+            stat,
+            marks,
         })
     }
 
-    fn regular(&mut self, name: &[u8], path: EntryPath, seen: &Statx) -> Result<Entry> {
+    /// Enters a directory; it is as its topmost part is.
+    fn directory(
+        &mut self,
+        mut dirs: Vec<LayerDir>,
+        path: EntryPath,
+        hides: bool,
+    ) -> Result<Entry> {
+        if self.frames.len() > limits::DEPTH {
+            return Err(obstacle(&path, "it is too many directories deep"));
+        }
+        let mut names = Vec::new();
+        for (part, dir) in dirs.iter().enumerate() {
+            let listed = list(dir.fd.as_fd()).context(|| self.at(dir.layer, &path, "list"))?;
+            names.extend(listed.into_iter().map(|name| (name, part)));
+        }
+        // What several have counts as the topmost has it.
+        names.sort_unstable_by(|(a, x), (b, y)| a.bytes.cmp(&b.bytes).then(x.cmp(y)));
+        names.dedup_by(|(a, _), (b, _)| a.bytes == b.bytes);
+        let opaque = |dir: &LayerDir| dir.marks.opacity == Opacity::Opaque;
+        if hides || dirs.iter().any(opaque) {
+            self.opaque = Some(path.clone());
+        }
+        let Some(top) = dirs.first_mut() else {
+            return Err(Error::new(ErrorKind::Internal, "a directory in no layer"));
+        };
+        let entry = Entry {
+            path: path.clone(),
+            kind: Kind::Directory,
+            meta: meta(&top.stat, std::mem::take(&mut top.marks.xattrs)),
+        };
+        self.frames.push(Frame {
+            dirs,
+            path,
+            names: names.into_iter(),
+        });
+        Ok(entry)
+    }
+
+    fn regular(
+        &mut self,
+        name: &[u8],
+        part: usize,
+        path: EntryPath,
+        seen: &Statx,
+    ) -> Result<Entry> {
         let frame = self.frames.last().expect("a file is read in a directory");
+        let dir = &frame.dirs[part];
         let flags = OFlags::RDONLY | OFlags::NOATIME;
-        let file = open_name(frame.dir.as_fd(), name, flags).context(|| self.at(&path, "open"))?;
-        let stat =
-            stat(file.as_fd(), b"", AtFlags::EMPTY_PATH).context(|| self.at(&path, "look at"))?;
+        let file =
+            open_name(dir.fd.as_fd(), name, flags).context(|| self.at(dir.layer, &path, "open"))?;
+        let stat = stat(file.as_fd(), b"", AtFlags::EMPTY_PATH)
+            .context(|| self.at(dir.layer, &path, "look at"))?;
         if identity(&stat) != identity(seen) {
             return Err(obstacle(&path, "it was replaced while it was read"));
         }
-        let marks = self.marks(Holder::Open(file.as_fd()), &path)?;
+        let marks = self.marks(Holder::Open(file.as_fd()), dir.layer, &path)?;
         if marks.whiteout {
-            return match frame.holds_whiteouts && stat.stx_size == 0 {
+            let holds_whiteouts = dir.marks.opacity == Opacity::HoldsWhiteouts;
+            return match holds_whiteouts && stat.stx_size == 0 {
                 true => Ok(Entry::mark(path, Kind::Whiteout)),
                 false => Err(obstacle(
                     &path,
@@ -192,7 +281,7 @@ impl<'u> Walk<'u> {
             };
         }
         let segments = holes::find(file.as_fd(), stat.stx_size)
-            .context(|| self.at(&path, "look for holes in"))?;
+            .context(|| self.at(dir.layer, &path, "look for holes in"))?;
         self.file = Some(file);
         self.remember(&stat, &path);
         Ok(Entry {
@@ -205,9 +294,10 @@ impl<'u> Walk<'u> {
         })
     }
 
-    fn marks(&self, holder: Holder<'_>, path: &EntryPath) -> Result<Marks> {
-        let xattrs = xattrs::read(holder).context(|| self.at(path, "read the attributes of"))?;
-        self.upper.layering().marks(xattrs, path)
+    fn marks(&self, holder: Holder<'_>, layer: usize, path: &EntryPath) -> Result<Marks> {
+        let xattrs =
+            xattrs::read(holder).context(|| self.at(layer, path, "read the attributes of"))?;
+        self.layers[layer].layering().marks(xattrs, path)
     }
 
     fn remember(&mut self, stat: &Statx, path: &EntryPath) {
@@ -216,8 +306,8 @@ impl<'u> Walk<'u> {
         }
     }
 
-    fn at(&self, path: &EntryPath, doing: &str) -> String {
-        format!("{doing} {path} in {}", self.upper.path().display())
+    fn at(&self, layer: usize, path: &EntryPath, doing: &str) -> String {
+        format!("{doing} {path} in {}", self.layers[layer].path().display())
     }
 }
 
