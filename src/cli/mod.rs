@@ -14,6 +14,7 @@ mod import;
 mod inspect;
 mod ls;
 mod output;
+mod page_server;
 mod places;
 mod progress;
 mod pull;
@@ -84,6 +85,9 @@ enum Verb {
     Import(import::Args),
     /// Check whether this host can run, freeze and restore containers
     Doctor(doctor::Args),
+    /// Serve the memory of a world to the siblings forked of it
+    #[command(hide = true)]
+    PageServer(page_server::Args),
     /// Print completions for a shell
     Completions(shell::CompletionArgs),
     /// Write the manual pages
@@ -128,6 +132,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Export(args) => export::run(&args, cli.format),
         Verb::Import(args) => import::run(&args, cli.format),
         Verb::Doctor(args) => doctor::run(&args, cli.format),
+        Verb::PageServer(args) => page_server::run(&args),
         Verb::Completions(args) => shell::completions(&args),
         Verb::Man(args) => shell::man(&args),
     };

@@ -22,6 +22,8 @@ const MAX_PAGES: u64 = u64::MAX / PAGE_SIZE;
 
 /// The pages are in the images of an earlier dump.
 const IN_PARENT: u32 = 1;
+/// The pages may be left to a page server.
+const LAZY: u32 = 2;
 /// The pages are in this dump.
 const PRESENT: u32 = 4;
 
@@ -122,14 +124,21 @@ impl<'a> Pagemap<'a> {
     /// The runs of addresses whose pages are in the pages file, rising, in the pages' order.
     /// Ends after the first error.
     pub fn extents(self) -> impl Iterator<Item = Result<Extent>> {
+        self.runs().map(|run| run.map(|(extent, _)| extent))
+    }
+
+    /// As [`Pagemap::extents`], each with whether CRIU leaves it to a page server.
+    pub fn runs(self) -> impl Iterator<Item = Result<(Extent, bool)>> {
         let mut rest = self.entries;
         let mut end = 0;
         std::iter::from_fn(move || {
             loop {
                 let extent = take_extent(&mut rest, &mut end);
                 match extent {
-                    Ok(Some((extent, true))) => return Some(Ok(extent)),
-                    Ok(Some((_, false))) => {}
+                    Ok(Some((extent, flags))) if flags & PRESENT != 0 => {
+                        return Some(Ok((extent, flags & LAZY != 0)));
+                    }
+                    Ok(Some(_)) => {}
                     Ok(None) => return None,
                     Err(error) => {
                         rest = &[];
@@ -149,8 +158,8 @@ impl<'a> Pagemap<'a> {
     }
 }
 
-/// The next run, and whether its pages are there. `end` is that of the run before.
-fn take_extent(rest: &mut &[u8], end: &mut u64) -> Result<Option<(Extent, bool)>> {
+/// The next run and its flags. `end` is that of the run before.
+fn take_extent(rest: &mut &[u8], end: &mut u64) -> Result<Option<(Extent, u32)>> {
     let Some(entry) = take_entry(rest)? else {
         return Ok(None);
     };
@@ -168,7 +177,7 @@ fn take_extent(rest: &mut &[u8], end: &mut u64) -> Result<Option<(Extent, bool)>
             "leaves pages to an earlier dump, which is not here: take a full checkpoint",
         ));
     }
-    Ok(Some((Extent { page, count }, flags & PRESENT != 0)))
+    Ok(Some((Extent { page, count }, flags)))
 }
 
 fn take_entry<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
@@ -239,6 +248,9 @@ mod tests {
         assert_eq!(Pagemap::parse(&image).unwrap().pages_id, 7);
         assert_eq!(extents(&image).unwrap(), [(0x1000, 3), (0x2000, 1)]);
         assert_eq!(Pagemap::parse(&image).unwrap().totals().unwrap(), (2, 4));
+        let runs = Pagemap::parse(&image).unwrap().runs();
+        let lazy: Vec<bool> = runs.map(|run| run.unwrap().1).collect();
+        assert_eq!(lazy, [false, true]);
     }
 
     #[test]

@@ -133,10 +133,9 @@ impl Missing {
         for run in touched {
             self.runs.remove(&run.page);
             self.pages -= run.count;
-            for rest in [run.within(0, from), run.within(to, u64::MAX)] {
-                if let Some(rest) = rest {
-                    self.put(rest);
-                }
+            let rests = [run.within(0, from), run.within(to, u64::MAX)];
+            for rest in rests.into_iter().flatten() {
+                self.put(rest);
             }
             taken.extend(run.within(from, to));
         }

@@ -9,12 +9,22 @@
 //! handover     from CRIU: each task's userfaultfd
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
 //!   └─ message what goes over it
-//! missing      what an address space lacks
+//! server       the server: one thread for all siblings of a world
+//!   ├─ sibling   a line at the server's end
+//!   └─ space     one address space
+//!        ├─ missing   what it lacks
+//!        ├─ streams   how much to fill at a fault
+//!        └─ source    pages out of packs
 //! ```
 
 pub mod handover;
 pub mod line;
 pub mod message;
 mod missing;
+pub mod server;
+mod sibling;
+mod source;
+mod space;
+mod streams;
 
 pub use line::{Line, News};

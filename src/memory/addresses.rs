@@ -5,7 +5,7 @@ use super::place::Place;
 use crate::criu::pagemap::{Extent, Space};
 
 /// Where the pages of an address space are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Addresses {
     /// By rising address.
     runs: Vec<(Extent, Place)>,

@@ -29,7 +29,7 @@ pub mod index;
 mod index_tests;
 pub mod index_writer;
 pub mod known;
-mod open_packs;
+pub mod open_packs;
 pub mod pack;
 mod pack_files;
 pub mod packer;

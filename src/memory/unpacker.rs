@@ -3,8 +3,9 @@
 //! The files are written by all cores, segment by segment; zeros stay holes. Every
 //! page is compared with the hash that its pack has for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
@@ -26,6 +27,8 @@ use crate::store::Lease;
 const SEGMENT: u32 = 1024;
 /// Segments that are worked on before the next are listed.
 const SEGMENTS: usize = 256;
+/// Runs that one core writes at a time where only some are wanted.
+const PARTS: usize = 64;
 /// Decoded frames that a segment keeps, in case it needs them again.
 const KEPT: usize = 16;
 
@@ -46,6 +49,61 @@ pub fn unpack(
         unpacked.map_err(|error| error.within(name))?;
     }
     Ok(())
+}
+
+/// As [`unpack`], but only the pages in `wanted` are filled: per file id, page numbers in the
+/// file, rising. All others stay holes.
+pub fn unpack_some(
+    index: &Index,
+    lease: &Lease,
+    out: BorrowedFd,
+    wanted: &BTreeMap<u32, Vec<Range<u64>>>,
+) -> Result<()> {
+    let packs = OpenPacks::new(index, lease.store());
+    let none = Vec::new();
+    for file in index.files() {
+        let name = pages_file(file.id);
+        let wanted = wanted.get(&file.id).unwrap_or(&none);
+        let unpack = |out: File| {
+            let size = file.pages * PAGE_SIZE as u64;
+            rustix::fs::ftruncate(out.as_fd(), size).context(|| "make room for the pages")?;
+            let parts = parts_within(index.runs(file), wanted);
+            let work: Vec<_> = parts.chunks(PARTS).collect();
+            on_all_cores(&work, |parts| {
+                let mut writer = SegmentWriter::new(&packs, &out)?;
+                parts.iter().try_for_each(|part| writer.write(part))
+            })
+        };
+        create(out, &name)
+            .and_then(unpack)
+            .map_err(|error| error.within(name))?;
+    }
+    Ok(())
+}
+
+/// The stored pages of `runs` that are in one of the ranges.
+fn parts_within(runs: impl Iterator<Item = Run>, ranges: &[Range<u64>]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for run in runs {
+        let end = start + u64::from(run.count);
+        let first = ranges.partition_point(|range| range.end <= start);
+        for range in ranges[first..].iter().take_while(|range| range.start < end) {
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            // Both are within the run, whose pages are fewer than 2^32.
+            let place = run.place.after((from - start) as u32);
+            if let Place::Pack { pack, page } = place {
+                parts.push(Part {
+                    at: from,
+                    pack,
+                    page,
+                    count: (to - from) as u32,
+                });
+            }
+        }
+        start = end;
+    }
+    parts
 }
 
 fn create(out: BorrowedFd, name: &str) -> Result<File> {
@@ -81,13 +139,7 @@ fn unpack_file(
             return Ok(());
         }
         on_all_cores(&work, |segment| {
-            let mut writer = SegmentWriter {
-                packs,
-                out,
-                decoder: Decoder::new()?,
-                raw: vec![0; FRAME_SIZE],
-                kept: VecDeque::new(),
-            };
+            let mut writer = SegmentWriter::new(packs, out)?;
             segment
                 .parts
                 .iter()
@@ -163,7 +215,17 @@ struct SegmentWriter<'a> {
     kept: VecDeque<(u32, u32, Vec<u8>)>,
 }
 
-impl SegmentWriter<'_> {
+impl<'a> SegmentWriter<'a> {
+    fn new(packs: &'a OpenPacks<'a>, out: &'a File) -> Result<SegmentWriter<'a>> {
+        Ok(SegmentWriter {
+            packs,
+            out,
+            decoder: Decoder::new()?,
+            raw: vec![0; FRAME_SIZE],
+            kept: VecDeque::new(),
+        })
+    }
+
     fn write(&mut self, part: &Part) -> Result<()> {
         let pack = self.packs.get(part.pack)?;
         let mut done = 0;
@@ -209,5 +271,29 @@ impl SegmentWriter<'_> {
             }
         };
         Ok(&self.kept[at].2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_wanted_pages_are_taken() {
+        let stored = |page, count| Run {
+            place: Place::Pack { pack: 0, page },
+            count,
+        };
+        let zeros = Run {
+            place: Place::Zero,
+            count: 10,
+        };
+        let runs = [stored(100, 10), zeros, stored(300, 10)];
+        let parts = parts_within(runs.into_iter(), &[0..2, 8..12, 18..22, 29..30]);
+        let found: Vec<_> = parts.iter().map(|it| (it.at, it.page, it.count)).collect();
+        assert_eq!(
+            found,
+            [(0, 100, 2), (8, 108, 2), (20, 300, 2), (29, 309, 1)]
+        );
     }
 }

@@ -84,6 +84,9 @@ pub(super) struct Area {
     pub flags: u32,
     #[prost(uint32, required, tag = "7")]
     pub status: u32,
+    /// A bit per advice of madvise(2), by its number.
+    #[prost(uint64, optional, tag = "9")]
+    pub advice: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -18,7 +18,7 @@ mod tests;
 pub use file::File;
 pub use image::Images;
 pub use process::{OpenFile, Process, State};
-pub use region::{Backing, Region};
+pub use region::{Backing, Region, wiped_on_fork};
 
 use super::images::{self, Kind};
 use crate::Result;

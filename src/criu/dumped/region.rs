@@ -1,5 +1,6 @@
 //! A region of a process's memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::files::Files;
@@ -26,6 +27,8 @@ const SOCKET: u32 = 1 << 11;
 const VVAR: u32 = 1 << 12;
 const AIO_RING: u32 = 1 << 13;
 const MEMFD: u32 = 1 << 14;
+/// The bit of `MADV_WIPEONFORK` among the advices.
+const WIPE_ON_FORK: u64 = 1 << 18;
 /// The kernel's MAP_SHARED; MAP_SHARED_VALIDATE has the bit, too.
 const MAP_SHARED: u32 = 1;
 
@@ -101,6 +104,24 @@ pub(super) fn read(images: &Images, files: &Files, pid: u32) -> Result<MemoryMap
         executable: Some(map.executable),
         regions,
     })
+}
+
+/// The pages of a process whose contents no child is to see (`MADV_WIPEONFORK`), by number:
+/// address divided by 4096. Rising where the image is sound.
+pub fn wiped_on_fork(images: &Images, pid: u32) -> Result<Vec<Range<u64>>> {
+    let name = format!("mm-{pid}.img");
+    let Some(message) = images.message(&name, MM_MAGIC)? else {
+        return Ok(Vec::new());
+    };
+    let fields = wire::fields(message).ok_or_else(|| damaged(&name, "cannot be decoded"))?;
+    let mut wiped = Vec::new();
+    for field in fields.iter().filter(|field| field.number == AREA) {
+        let area: Area = decode(&name, field.bytes().unwrap_or_default())?;
+        if area.advice.unwrap_or(0) & WIPE_ON_FORK != 0 {
+            wiped.push(area.start / PAGE..area.end / PAGE);
+        }
+    }
+    Ok(wiped)
 }
 
 fn region(area: &Area, files: &Files) -> Region {

@@ -21,6 +21,7 @@ mod annotations;
 mod base;
 mod images;
 mod layout;
+mod lazy;
 mod look;
 mod pack;
 mod rootfs;
@@ -30,9 +31,10 @@ mod verify;
 pub use annotations::{LINEAGE, ORIGIN, origin_of, parent_of};
 pub use base::{BaseImage, chain_id, parts_of};
 pub use layout::{Artifact, Content};
+pub use lazy::{LazyMemory, lazy_memory};
 pub use look::{OpenedWorld, RootfsLayers};
 pub use pack::{PackRequest, PackedWorld, Parent, last_world_of, pack};
-pub use unpack::{load, unpack};
+pub use unpack::{load, unpack, unpack_for_fork};
 pub use verify::{VerifyReport, verify};
 
 /// What a world's manifest says it is.

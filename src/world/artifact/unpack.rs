@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::layout::{Artifact, Content};
 use super::pack::small_images;
-use super::{base, images, joined, rootfs};
+use super::{base, images, joined, lazy, rootfs};
 use crate::digest::Digest;
 use crate::error::IoContext;
 use crate::memory::{self, index::Index, index::MAX_INDEX};
@@ -14,6 +14,7 @@ use crate::store::{Lease, Store};
 use crate::world::directory::WorldDirWriter;
 use crate::world::manifest::{LIMITS, Manifest, PartKind};
 use crate::world::rootfs::layers;
+use crate::world::verify::Verified;
 use crate::{Error, ErrorKind, Result};
 
 /// The largest `spec.json` and `env.json`, in bytes.
@@ -81,6 +82,31 @@ pub fn unpack(
     Ok(manifest)
 }
 
+/// As [`unpack`], for siblings that have nothing of each other: pages that no child is to see
+/// (`MADV_WIPEONFORK`) are zero. Where memory is to come lazily, so are all pages that CRIU
+/// leaves to a page server, which makes the files of memory sparse.
+///
+/// Also returns what [`verify_again`](crate::world::verify::verify_again) must know in order
+/// not to miss those pages. It says of the directory only that it is as it was made.
+pub fn unpack_for_fork(
+    lease: &Lease,
+    digest: &Digest,
+    path: &Path,
+    lazily: bool,
+) -> Result<(Manifest, Verified)> {
+    let (artifact, manifest) = load(lease.store(), digest)?;
+    let unpacking = Unpacking {
+        lease,
+        artifact: &artifact,
+        manifest: &manifest,
+        out: WorldDirWriter::create(path)?,
+    };
+    let verified = unpacking
+        .run_for_fork(lazily)
+        .map_err(|error| error.within(format!("world {digest}")))?;
+    Ok((manifest, verified))
+}
+
 struct Unpacking<'a> {
     lease: &'a Lease,
     artifact: &'a Artifact,
@@ -90,6 +116,24 @@ struct Unpacking<'a> {
 
 impl Unpacking<'_> {
     fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        self.beside(|| self.memory(progress))?;
+        self.out.commit(self.manifest, false)
+    }
+
+    fn run_for_fork(self, lazily: bool) -> Result<Verified> {
+        self.beside(|| {
+            let memory = lazy::of(self.lease, self.artifact, self.manifest)?;
+            let eager = memory.eager_parts(lazily)?;
+            let out = self.out.dir();
+            memory::unpacker::unpack_some(&memory.index, self.lease, out, &eager)
+        })?;
+        let verified = Verified::as_made(self.out.dir(), self.manifest)?;
+        self.out.commit(self.manifest, false)?;
+        Ok(verified)
+    }
+
+    /// Makes all but the memory, and beside it what `memory` makes.
+    fn beside(&self, memory: impl FnOnce() -> Result<()>) -> Result<()> {
         std::thread::scope(|scope| {
             let files = scope.spawn(|| {
                 self.small(PartKind::Spec, self.artifact.spec)?;
@@ -97,10 +141,9 @@ impl Unpacking<'_> {
                 self.images()?;
                 self.rootfs()
             });
-            self.memory(progress)?;
+            memory()?;
             joined(files.join())
-        })?;
-        self.out.commit(self.manifest, false)
+        })
     }
 
     fn small(&self, kind: PartKind, content: Content) -> Result<()> {

@@ -1,0 +1,580 @@
+//! The page server of a world.
+//!
+//! One thread waits for everything: lines, userfaultfds, time. In every round it
+//! reads what has happened, fills what threads wait for, and only when nobody
+//! waits a little of what is likely to be wanted next. A second thread decodes
+//! that ahead of it.
+//!
+//! It never closes the userfaultfd of a space that a task lives in, unless the
+//! sibling lacks nothing more: closing it would turn what is missing into zeros.
+//! A sibling whose memory cannot be had is told so on its line, and hangs until
+//! its guardian has killed it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use super::message::{self, Incoming, Message, State, VERSION};
+use super::missing::Missing;
+use super::sibling::Sibling;
+use super::source::Source;
+use super::space::{Space, Step};
+use crate::criu::pagemap;
+use crate::error::IoContext;
+use crate::memory::addresses::Addresses;
+use crate::memory::frame::Decoder;
+use crate::memory::index::Index;
+use crate::store::Store;
+use crate::{Error, ErrorKind, Result};
+
+/// How often tasks are looked for that have ended.
+const PROBE: Duration = Duration::from_millis(300);
+/// New spaces after which they are looked for at once.
+const MANY_NEW: u64 = 256;
+/// Rounds without progress before a pause.
+const PATIENCE: u32 = 64;
+
+/// What a server serves.
+pub struct World<'a> {
+    /// Where its pages are.
+    pub index: &'a Index,
+    /// The store that has the packs. The caller holds them by a lease.
+    pub store: &'a Store,
+    /// Per process id in the images: the pages that CRIU leaves to us, runs of page numbers and
+    /// counts, rising.
+    pub lazy: &'a BTreeMap<u32, Vec<(u64, u64)>>,
+}
+
+/// What is behind a key that epoll gives.
+enum Behind {
+    /// A line, or a question, whose first message has not come.
+    Stranger(OwnedFd),
+    /// The line of a sibling.
+    Line(u64),
+    /// A space of a sibling.
+    Space(u64, Space),
+}
+
+const LISTENER: u64 = 0;
+
+/// A page server.
+pub struct Server<'a> {
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    source: Source<'a>,
+    processes: HashMap<u32, (Missing, Arc<Addresses>)>,
+    behind: HashMap<u64, Behind>,
+    siblings: BTreeMap<u64, Sibling>,
+    next_key: u64,
+    decoder: Decoder,
+    /// Spaces in which threads wait, and those with something to fill ahead.
+    waiting: VecDeque<u64>,
+    working: VecDeque<u64>,
+    probed: Instant,
+    new_spaces: u64,
+    idle_since: Option<Instant>,
+    busy_rounds: u32,
+    state: State,
+}
+
+impl<'a> Server<'a> {
+    /// One that listens at `path`, where nothing must be yet.
+    pub fn new(world: &World<'a>, path: &Path) -> Result<Server<'a>> {
+        let listener = message::listener(path)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context(|| "make an epoll")?;
+        watch(&epoll, listener.as_fd(), LISTENER)?;
+        let mut processes = HashMap::new();
+        for (pid, runs) in world.lazy {
+            let space = pagemap::Space::Process((*pid).into());
+            let addresses = Addresses::of(world.index, space).ok_or_else(|| {
+                let text = format!("the pages index does not know process {pid}");
+                Error::new(ErrorKind::CorruptWorld, text)
+            })?;
+            let missing = Missing::of(runs.iter().copied());
+            processes.insert(*pid, (missing, Arc::new(addresses)));
+        }
+        Ok(Server {
+            epoll,
+            listener,
+            source: Source::new(world.index, world.store),
+            processes,
+            behind: HashMap::new(),
+            siblings: BTreeMap::new(),
+            next_key: LISTENER + 1,
+            decoder: Decoder::new()?,
+            waiting: VecDeque::new(),
+            working: VecDeque::new(),
+            probed: Instant::now(),
+            new_spaces: 0,
+            idle_since: Some(Instant::now()),
+            busy_rounds: 0,
+            state: State::default(),
+        })
+    }
+
+    /// Serves until nobody has depended on it for as long as `linger`.
+    pub fn run(&mut self, linger: Duration) -> Result<()> {
+        let mut ready = Vec::with_capacity(256);
+        while self.idle_since.is_none_or(|since| since.elapsed() < linger) {
+            ready.clear();
+            let pause = self.pause();
+            let buffer = rustix::buffer::spare_capacity(&mut ready);
+            match epoll::wait(&self.epoll, buffer, Some(&pause)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context(|| "wait for page faults"),
+            }
+            for event in &ready {
+                self.wake(event.data.u64())?;
+            }
+            self.serve_all();
+            self.work_a_little();
+            if self.probed.elapsed() >= PROBE || self.new_spaces >= MANY_NEW {
+                self.look_around();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long nothing may happen.
+    fn pause(&self) -> Timespec {
+        let pause = if self.waiting.is_empty() && self.working.is_empty() {
+            PROBE
+        } else if self.busy_rounds < PATIENCE {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(1)
+        };
+        Timespec {
+            tv_sec: 0,
+            tv_nsec: pause.subsec_nanos().into(),
+        }
+    }
+
+    fn wake(&mut self, key: u64) -> Result<()> {
+        match self.behind.get(&key) {
+            None if key == LISTENER => self.accept(),
+            None => Ok(()),
+            Some(Behind::Stranger(_)) => self.hear_stranger(key),
+            Some(Behind::Line(sibling)) => {
+                let sibling = *sibling;
+                self.hear(key, sibling)
+            }
+            Some(Behind::Space(..)) => {
+                self.read_events(key);
+                self.waiting.push_back(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, behind: Behind) -> Result<u64> {
+        let key = self.next_key;
+        self.next_key += 1;
+        match &behind {
+            Behind::Stranger(fd) => watch(&self.epoll, fd.as_fd(), key)?,
+            Behind::Space(_, space) => watch(&self.epoll, space.as_fd(), key)?,
+            Behind::Line(_) => {}
+        }
+        self.behind.insert(key, behind);
+        Ok(key)
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        match rustix::net::accept_with(&self.listener, flags) {
+            Ok(socket) => self.add(Behind::Stranger(socket)).map(drop),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(()),
+            Err(errno) => Err(errno).context(|| "take a connection"),
+        }
+    }
+
+    /// The first message of a connection says what it is for.
+    fn hear_stranger(&mut self, key: u64) -> Result<()> {
+        let Some(Behind::Stranger(socket)) = self.behind.remove(&key) else {
+            return Ok(());
+        };
+        let answer = match message::receive(socket.as_fd(), false) {
+            Ok(Incoming::Message(Message::Hello { version, sibling }, None)) => {
+                return self.welcome(key, socket, version, sibling);
+            }
+            Ok(Incoming::Message(Message::Detach { sibling }, None)) => self.detach(&sibling),
+            Ok(Incoming::Message(Message::Status, None)) => Message::State(self.state()),
+            Ok(Incoming::Closed) => return Ok(()),
+            Ok(Incoming::Nothing) => {
+                self.behind.insert(key, Behind::Stranger(socket));
+                return Ok(());
+            }
+            Ok(Incoming::Message(..)) => refused("that is no beginning"),
+            Err(error) => refused(&error.to_string()),
+        };
+        let _ = message::send(socket.as_fd(), &answer, None, false);
+        Ok(())
+    }
+
+    fn welcome(&mut self, key: u64, socket: OwnedFd, version: u32, name: String) -> Result<()> {
+        let refusal = if version != VERSION {
+            Some(refused(&format!(
+                "it speaks version {VERSION} of the protocol"
+            )))
+        } else if self.siblings.values().any(|sibling| sibling.name == name) {
+            Some(refused(&format!("there is a sibling {name} already")))
+        } else {
+            None
+        };
+        let answer = refusal.as_ref().unwrap_or(&Message::Welcome);
+        let sent = message::send(socket.as_fd(), answer, None, false).unwrap_or(false);
+        if refusal.is_none() && sent {
+            self.idle_since = None;
+            self.siblings.insert(key, Sibling::new(name, socket));
+            self.behind.insert(key, Behind::Line(key));
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, name: &str) -> Message {
+        let found = self.siblings.values_mut().find(|it| it.name == name);
+        let Some(sibling) = found.filter(|it| !it.failed) else {
+            return refused(&format!("no sibling {name} depends on it"));
+        };
+        sibling.detaching = true;
+        for key in sibling.spaces.clone() {
+            if let Some(Behind::Space(_, space)) = self.behind.get_mut(&key) {
+                space.expect_all();
+                self.working.push_back(key);
+            }
+        }
+        Message::Welcome
+    }
+
+    fn state(&self) -> State {
+        let mut state = State {
+            siblings: self.siblings.len() as u64,
+            ..self.state.clone()
+        };
+        for behind in self.behind.values() {
+            if let Behind::Space(_, space) = behind {
+                state.spaces += 1;
+                state.missing_pages += space.missing();
+                state.filled_pages += space.filled;
+            }
+        }
+        state
+    }
+
+    /// Takes what a sibling says.
+    fn hear(&mut self, key: u64, sibling: u64) -> Result<()> {
+        loop {
+            let Some(line) = self.siblings.get(&sibling).and_then(Sibling::line) else {
+                return Ok(());
+            };
+            let taken = match message::receive(line, false) {
+                Ok(Incoming::Nothing) => return Ok(()),
+                Ok(Incoming::Closed) => {
+                    self.hang_up(key, sibling);
+                    return Ok(());
+                }
+                Ok(Incoming::Message(Message::Space { pid }, Some(uffd))) => {
+                    self.add_process(sibling, pid, uffd)
+                }
+                Ok(Incoming::Message(Message::Complete, None)) => self.complete(sibling),
+                Ok(Incoming::Message(..)) => Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "its line said what it should not",
+                )),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                self.fail(sibling, &error);
+            }
+        }
+    }
+
+    fn add_process(&mut self, sibling: u64, pid: u32, uffd: OwnedFd) -> Result<()> {
+        let (missing, addresses) = self.processes.get(&pid).cloned().unwrap_or_else(|| {
+            let none = Addresses::default();
+            (Missing::default(), Arc::new(none))
+        });
+        let space = Space::new(pid.into(), uffd, missing, addresses);
+        self.add_space(sibling, space).map(drop)
+    }
+
+    fn add_space(&mut self, sibling: u64, space: Space) -> Result<u64> {
+        let key = self.add(Behind::Space(sibling, space))?;
+        if let Some(sibling) = self.siblings.get_mut(&sibling) {
+            sibling.spaces.insert(key);
+        }
+        self.new_spaces += 1;
+        Ok(key)
+    }
+
+    fn complete(&mut self, sibling: u64) -> Result<()> {
+        let Some(it) = self.siblings.get_mut(&sibling) else {
+            return Ok(());
+        };
+        it.complete = true;
+        for key in it.spaces.clone() {
+            if let Some(Behind::Space(_, space)) = self.behind.get_mut(&key) {
+                space.restored = true;
+                if space.has_work() {
+                    self.working.push_back(key);
+                }
+            }
+        }
+        self.check_independence(sibling);
+        Ok(())
+    }
+
+    /// The other end of a line is gone. Its tasks are served as long as they live, unless they
+    /// need it no more.
+    fn hang_up(&mut self, key: u64, sibling: u64) {
+        self.behind.remove(&key);
+        let Some(it) = self.siblings.get_mut(&sibling) else {
+            return;
+        };
+        if let Some(line) = it.hang_up() {
+            let _ = epoll::delete(&self.epoll, line);
+        }
+        if it.independent {
+            for space in it.spaces.clone() {
+                self.drop_space(space);
+            }
+        }
+        self.forget_if_over(sibling);
+    }
+
+    fn read_events(&mut self, key: u64) {
+        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
+            return;
+        };
+        let sibling = *sibling;
+        match space.read_events() {
+            Ok(children) => {
+                for child in children {
+                    if let Err(error) = self.add_child(sibling, child) {
+                        self.fail(sibling, &error);
+                    }
+                }
+            }
+            Err(error) => self.fail(sibling, &error),
+        }
+    }
+
+    /// Says what a fork made: before anything else, for the guardian is to keep it as well.
+    fn add_child(&mut self, sibling: u64, mut child: Space) -> Result<()> {
+        if let Some(it) = self.siblings.get_mut(&sibling) {
+            child.number = it.next_child();
+            let number = child.number;
+            if !it.independent {
+                it.say(Message::Child { number }, Some(child.as_fd()))?;
+            }
+            if it.detaching {
+                child.expect_all();
+            }
+        }
+        let works = child.has_work();
+        let key = self.add_space(sibling, child)?;
+        if works {
+            self.working.push_back(key);
+        }
+        Ok(())
+    }
+
+    /// Fills what threads wait for.
+    fn serve_all(&mut self) {
+        let mut stuck = VecDeque::new();
+        let mut progress = false;
+        while let Some(key) = self.waiting.pop_front() {
+            while let Some(step) = self.serve(key) {
+                if step == Step::Busy {
+                    self.read_events(key);
+                    stuck.push_back(key);
+                    break;
+                }
+                progress = true;
+            }
+        }
+        self.waiting = stuck;
+        let nothing_to_do = self.waiting.is_empty() && self.working.is_empty();
+        self.busy_rounds = match progress || nothing_to_do {
+            true => 0,
+            false => self.busy_rounds.saturating_add(1),
+        };
+    }
+
+    /// Fills what one thread waits for. `None` where none waits any more.
+    fn serve(&mut self, key: u64) -> Option<Step> {
+        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
+            return None;
+        };
+        let sibling = *sibling;
+        if self.siblings.get(&sibling).is_some_and(|it| it.failed) {
+            return None;
+        }
+        let served = space.serve_fault(&self.source, &mut self.decoder);
+        let (works, lacks) = (space.has_work(), space.missing() > 0);
+        match served {
+            Ok(None) => None,
+            Ok(Some((step, _))) => {
+                match step {
+                    Step::Busy => {}
+                    Step::Gone => self.end_space(key),
+                    Step::Done(_) => {
+                        self.state.faults += 1;
+                        if works && !self.working.contains(&key) {
+                            self.working.push_back(key);
+                        }
+                        if !lacks {
+                            self.check_independence(sibling);
+                        }
+                    }
+                }
+                Some(step)
+            }
+            Err(error) => {
+                self.fail(sibling, &error);
+                None
+            }
+        }
+    }
+
+    /// Fills a little of what nobody waits for yet, of one space after the other.
+    fn work_a_little(&mut self) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        let Some(key) = self.working.pop_front() else {
+            return;
+        };
+        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
+            return;
+        };
+        let sibling = *sibling;
+        match space.work(&self.source, &mut self.decoder) {
+            Ok(None) => self.check_independence(sibling),
+            Ok(Some(Step::Gone)) => self.end_space(key),
+            Ok(Some(step)) => {
+                if step != Step::Busy {
+                    self.busy_rounds = 0;
+                }
+                if space.has_work() {
+                    self.working.push_back(key);
+                } else {
+                    self.check_independence(sibling);
+                }
+            }
+            Err(error) => self.fail(sibling, &error),
+        }
+    }
+
+    /// Looks for tasks that have ended, and says what lines did not take.
+    fn look_around(&mut self) {
+        self.probed = Instant::now();
+        self.new_spaces = 0;
+        let dead: Vec<u64> = self
+            .behind
+            .iter()
+            .filter(|(_, behind)| matches!(behind, Behind::Space(_, space) if !space.is_alive()))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in dead {
+            self.end_space(key);
+        }
+        let siblings: Vec<u64> = self.siblings.keys().copied().collect();
+        for key in siblings {
+            if let Some(sibling) = self.siblings.get_mut(&key)
+                && let Err(error) = sibling.flush()
+            {
+                self.fail(key, &error);
+            }
+            self.forget_if_over(key);
+        }
+        if self.siblings.is_empty() && self.idle_since.is_none() {
+            self.idle_since = Some(Instant::now());
+        }
+    }
+
+    /// No task lives in it any more.
+    fn end_space(&mut self, key: u64) {
+        let Some((sibling, number)) = self.drop_space(key) else {
+            return;
+        };
+        if let Some(it) = self.siblings.get_mut(&sibling)
+            && let Err(error) = it.say(Message::Gone { number }, None)
+        {
+            self.fail(sibling, &error);
+        }
+        self.check_independence(sibling);
+        self.forget_if_over(sibling);
+    }
+
+    fn drop_space(&mut self, key: u64) -> Option<(u64, u64)> {
+        match self.behind.remove(&key)? {
+            Behind::Space(sibling, space) => {
+                // A duplicate would keep it watched.
+                let _ = epoll::delete(&self.epoll, space.as_fd());
+                self.state.filled_pages += space.filled;
+                if let Some(it) = self.siblings.get_mut(&sibling) {
+                    it.spaces.remove(&key);
+                }
+                Some((sibling, space.number))
+            }
+            other => {
+                self.behind.insert(key, other);
+                None
+            }
+        }
+    }
+
+    /// Says that a sibling lacks nothing more, if so.
+    fn check_independence(&mut self, sibling: u64) {
+        let Some(it) = self.siblings.get_mut(&sibling) else {
+            return;
+        };
+        let lacks = |key| match self.behind.get(key) {
+            Some(Behind::Space(_, space)) => space.missing() > 0,
+            _ => false,
+        };
+        if it.complete && !it.independent && !it.failed && !it.spaces.iter().any(lacks) {
+            it.independent = true;
+            tracing::info!("{} depends on nothing any more", it.name);
+            if let Err(error) = it.say(Message::Independent, None) {
+                self.fail(sibling, &error);
+            }
+        }
+    }
+
+    fn fail(&mut self, sibling: u64, error: &Error) {
+        let Some(it) = self.siblings.get_mut(&sibling) else {
+            return;
+        };
+        it.fail(error);
+        for key in &it.spaces {
+            if let Some(Behind::Space(_, space)) = self.behind.get(key) {
+                // Kept, but no longer listened to.
+                let _ = epoll::delete(&self.epoll, space.as_fd());
+            }
+        }
+    }
+
+    fn forget_if_over(&mut self, sibling: u64) {
+        let over = |it: &Sibling| it.line().is_none() && it.spaces.is_empty();
+        if self.siblings.get(&sibling).is_some_and(over) {
+            self.siblings.remove(&sibling);
+        }
+    }
+}
+
+fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, key: u64) -> Result<()> {
+    epoll::add(epoll, fd, EventData::new_u64(key), EventFlags::IN).context(|| "watch a descriptor")
+}
+
+fn refused(reason: &str) -> Message {
+    let reason = message::reason(reason);
+    Message::Refused { reason }
+}

@@ -1,0 +1,7 @@
+//! Real processes whose memory comes from the page server when they touch it. Run in the
+//! lab: `tests/lab/run --bare TEST-BINARY`.
+
+#[path = "../criu/container.rs"]
+mod container;
+mod programs;
+mod rig;
