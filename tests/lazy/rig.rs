@@ -140,6 +140,7 @@ impl World {
     }
 
     /// A sibling with all of its memory.
+    #[allow(dead_code)]
     pub fn fork_eagerly(&self, stage: &TempDir) -> (Container, OwnedFd, Duration) {
         let place = Place::beside(&self.original.place);
         std::fs::write(place.rootfs().join("go"), "").unwrap();
@@ -299,6 +300,7 @@ pub struct Sibling {
     pub container: Container,
     pub output: OwnedFd,
     pub line: Guardian,
+    #[allow(dead_code)]
     pub took: Duration,
 }
 
