@@ -10,6 +10,9 @@
 //! A sibling whose memory cannot be had is told so on its line, and hangs until
 //! its guardian has killed it.
 
+mod lines;
+mod serving;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -20,11 +23,11 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::message::{self, Incoming, Message, State, VERSION};
+use super::message::{self, Message, State};
 use super::missing::Missing;
 use super::sibling::Sibling;
 use super::source::Source;
-use super::space::{Space, Step};
+use super::space::Space;
 use crate::criu::pagemap;
 use crate::error::IoContext;
 use crate::memory::addresses::Addresses;
@@ -185,125 +188,6 @@ impl<'a> Server<'a> {
         Ok(key)
     }
 
-    fn accept(&mut self) -> Result<()> {
-        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-        match rustix::net::accept_with(&self.listener, flags) {
-            Ok(socket) => self.add(Behind::Stranger(socket)).map(drop),
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(()),
-            Err(errno) => Err(errno).context(|| "take a connection"),
-        }
-    }
-
-    /// The first message of a connection says what it is for.
-    fn hear_stranger(&mut self, key: u64) -> Result<()> {
-        let Some(Behind::Stranger(socket)) = self.behind.remove(&key) else {
-            return Ok(());
-        };
-        let answer = match message::receive(socket.as_fd(), false) {
-            Ok(Incoming::Message(Message::Hello { version, sibling }, None)) => {
-                return self.welcome(key, socket, version, sibling);
-            }
-            Ok(Incoming::Message(Message::Detach { sibling }, None)) => self.detach(&sibling),
-            Ok(Incoming::Message(Message::Status, None)) => Message::State(self.state()),
-            Ok(Incoming::Closed) => return Ok(()),
-            Ok(Incoming::Nothing) => {
-                self.behind.insert(key, Behind::Stranger(socket));
-                return Ok(());
-            }
-            Ok(Incoming::Message(..)) => refused("that is no beginning"),
-            Err(error) => refused(&error.to_string()),
-        };
-        let _ = message::send(socket.as_fd(), &answer, None, false);
-        Ok(())
-    }
-
-    fn welcome(&mut self, key: u64, socket: OwnedFd, version: u32, name: String) -> Result<()> {
-        let refusal = if version != VERSION {
-            Some(refused(&format!(
-                "it speaks version {VERSION} of the protocol"
-            )))
-        } else if self.siblings.values().any(|sibling| sibling.name == name) {
-            Some(refused(&format!("there is a sibling {name} already")))
-        } else {
-            None
-        };
-        let answer = refusal.as_ref().unwrap_or(&Message::Welcome);
-        let sent = message::send(socket.as_fd(), answer, None, false).unwrap_or(false);
-        if refusal.is_none() && sent {
-            self.idle_since = None;
-            self.siblings.insert(key, Sibling::new(name, socket));
-            self.behind.insert(key, Behind::Line(key));
-        }
-        Ok(())
-    }
-
-    fn detach(&mut self, name: &str) -> Message {
-        let found = self.siblings.values_mut().find(|it| it.name == name);
-        let Some(sibling) = found.filter(|it| !it.failed) else {
-            return refused(&format!("no sibling {name} depends on it"));
-        };
-        sibling.detaching = true;
-        for key in sibling.spaces.clone() {
-            if let Some(Behind::Space(_, space)) = self.behind.get_mut(&key) {
-                space.expect_all();
-                self.working.push_back(key);
-            }
-        }
-        Message::Welcome
-    }
-
-    fn state(&self) -> State {
-        let mut state = State {
-            siblings: self.siblings.len() as u64,
-            ..self.state.clone()
-        };
-        for behind in self.behind.values() {
-            if let Behind::Space(_, space) = behind {
-                state.spaces += 1;
-                state.missing_pages += space.missing();
-                state.filled_pages += space.filled;
-            }
-        }
-        state
-    }
-
-    /// Takes what a sibling says.
-    fn hear(&mut self, key: u64, sibling: u64) -> Result<()> {
-        loop {
-            let Some(line) = self.siblings.get(&sibling).and_then(Sibling::line) else {
-                return Ok(());
-            };
-            let taken = match message::receive(line, false) {
-                Ok(Incoming::Nothing) => return Ok(()),
-                Ok(Incoming::Closed) => {
-                    self.hang_up(key, sibling);
-                    return Ok(());
-                }
-                Ok(Incoming::Message(Message::Space { pid }, Some(uffd))) => {
-                    self.add_process(sibling, pid, uffd)
-                }
-                Ok(Incoming::Message(Message::Complete, None)) => self.complete(sibling),
-                Ok(Incoming::Message(..)) => Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "its line said what it should not",
-                )),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = taken {
-                self.fail(sibling, &error);
-            }
-        }
-    }
-
-    fn add_process(&mut self, sibling: u64, pid: u32, uffd: OwnedFd) -> Result<()> {
-        let (missing, addresses) = self.processes.get(&pid).cloned().unwrap_or_else(|| {
-            let none = Addresses::default();
-            (Missing::default(), Arc::new(none))
-        });
-        let space = Space::new(pid.into(), uffd, missing, addresses);
-        self.add_space(sibling, space).map(drop)
-    }
-
     fn add_space(&mut self, sibling: u64, space: Space) -> Result<u64> {
         let key = self.add(Behind::Space(sibling, space))?;
         if let Some(sibling) = self.siblings.get_mut(&sibling) {
@@ -311,165 +195,6 @@ impl<'a> Server<'a> {
         }
         self.new_spaces += 1;
         Ok(key)
-    }
-
-    fn complete(&mut self, sibling: u64) -> Result<()> {
-        let Some(it) = self.siblings.get_mut(&sibling) else {
-            return Ok(());
-        };
-        it.complete = true;
-        for key in it.spaces.clone() {
-            if let Some(Behind::Space(_, space)) = self.behind.get_mut(&key) {
-                space.restored = true;
-                if space.has_work() {
-                    self.working.push_back(key);
-                }
-            }
-        }
-        self.check_independence(sibling);
-        Ok(())
-    }
-
-    /// The other end of a line is gone. Its tasks are served as long as they live, unless they
-    /// need it no more.
-    fn hang_up(&mut self, key: u64, sibling: u64) {
-        self.behind.remove(&key);
-        let Some(it) = self.siblings.get_mut(&sibling) else {
-            return;
-        };
-        if let Some(line) = it.hang_up() {
-            let _ = epoll::delete(&self.epoll, line);
-        }
-        if it.independent {
-            for space in it.spaces.clone() {
-                self.drop_space(space);
-            }
-        }
-        self.forget_if_over(sibling);
-    }
-
-    fn read_events(&mut self, key: u64) {
-        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
-            return;
-        };
-        let sibling = *sibling;
-        match space.read_events() {
-            Ok(children) => {
-                for child in children {
-                    if let Err(error) = self.add_child(sibling, child) {
-                        self.fail(sibling, &error);
-                    }
-                }
-            }
-            Err(error) => self.fail(sibling, &error),
-        }
-    }
-
-    /// Says what a fork made: before anything else, for the guardian is to keep it as well.
-    fn add_child(&mut self, sibling: u64, mut child: Space) -> Result<()> {
-        if let Some(it) = self.siblings.get_mut(&sibling) {
-            child.number = it.next_child();
-            let number = child.number;
-            if !it.independent {
-                it.say(Message::Child { number }, Some(child.as_fd()))?;
-            }
-            if it.detaching {
-                child.expect_all();
-            }
-        }
-        let works = child.has_work();
-        let key = self.add_space(sibling, child)?;
-        if works {
-            self.working.push_back(key);
-        }
-        Ok(())
-    }
-
-    /// Fills what threads wait for.
-    fn serve_all(&mut self) {
-        let mut stuck = VecDeque::new();
-        let mut progress = false;
-        while let Some(key) = self.waiting.pop_front() {
-            while let Some(step) = self.serve(key) {
-                if step == Step::Busy {
-                    self.read_events(key);
-                    stuck.push_back(key);
-                    break;
-                }
-                progress = true;
-            }
-        }
-        self.waiting = stuck;
-        let nothing_to_do = self.waiting.is_empty() && self.working.is_empty();
-        self.busy_rounds = match progress || nothing_to_do {
-            true => 0,
-            false => self.busy_rounds.saturating_add(1),
-        };
-    }
-
-    /// Fills what one thread waits for. `None` where none waits any more.
-    fn serve(&mut self, key: u64) -> Option<Step> {
-        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
-            return None;
-        };
-        let sibling = *sibling;
-        if self.siblings.get(&sibling).is_some_and(|it| it.failed) {
-            return None;
-        }
-        let served = space.serve_fault(&self.source, &mut self.decoder);
-        let (works, lacks) = (space.has_work(), space.missing() > 0);
-        match served {
-            Ok(None) => None,
-            Ok(Some((step, _))) => {
-                match step {
-                    Step::Busy => {}
-                    Step::Gone => self.end_space(key),
-                    Step::Done(_) => {
-                        self.state.faults += 1;
-                        if works && !self.working.contains(&key) {
-                            self.working.push_back(key);
-                        }
-                        if !lacks {
-                            self.check_independence(sibling);
-                        }
-                    }
-                }
-                Some(step)
-            }
-            Err(error) => {
-                self.fail(sibling, &error);
-                None
-            }
-        }
-    }
-
-    /// Fills a little of what nobody waits for yet, of one space after the other.
-    fn work_a_little(&mut self) {
-        if !self.waiting.is_empty() {
-            return;
-        }
-        let Some(key) = self.working.pop_front() else {
-            return;
-        };
-        let Some(Behind::Space(sibling, space)) = self.behind.get_mut(&key) else {
-            return;
-        };
-        let sibling = *sibling;
-        match space.work(&self.source, &mut self.decoder) {
-            Ok(None) => self.check_independence(sibling),
-            Ok(Some(Step::Gone)) => self.end_space(key),
-            Ok(Some(step)) => {
-                if step != Step::Busy {
-                    self.busy_rounds = 0;
-                }
-                if space.has_work() {
-                    self.working.push_back(key);
-                } else {
-                    self.check_independence(sibling);
-                }
-            }
-            Err(error) => self.fail(sibling, &error),
-        }
     }
 
     /// Looks for tasks that have ended, and says what lines did not take.
@@ -572,9 +297,4 @@ impl<'a> Server<'a> {
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, key: u64) -> Result<()> {
     epoll::add(epoll, fd, EventData::new_u64(key), EventFlags::IN).context(|| "watch a descriptor")
-}
-
-fn refused(reason: &str) -> Message {
-    let reason = message::reason(reason);
-    Message::Refused { reason }
 }

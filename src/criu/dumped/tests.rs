@@ -49,6 +49,7 @@ fn dump() -> Images {
             protection: 3,
             flags: 2,
             status,
+            advice: None,
         }
         .encode_to_vec()
     };
