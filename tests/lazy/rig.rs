@@ -64,6 +64,7 @@ impl World {
             world: &path,
             lease: &store.lease().unwrap(),
             parent: None,
+            base: None,
             share_all: false,
             name: Some(&"test:1".parse().unwrap()),
             progress: &|_| {},
