@@ -8,8 +8,12 @@
 //! ```text
 //! handover     from CRIU: each task's userfaultfd
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
+<<<<<<< HEAD
 //!   ├─ message what goes over it
 //!   └─ custody how it changes hands
+=======
+//!   └─ message what goes over it
+>>>>>>> main
 //! server       the server: one thread for all siblings of a world
 //!   ├─ sibling   a line at the server's end
 //!   └─ space     one address space

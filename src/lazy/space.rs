@@ -252,11 +252,18 @@ impl Space {
 }
 
 /// Has `fill` fill so many pages, or fewer where a mapping ends before that.
+///
+/// The kernel looks for the mapping before it looks again whether memory is just being changed
+/// (mm/userfaultfd.c). So a mapping that is not there may have been moved a moment ago, of
+/// which no event was read yet. Such a change lasts until its event is read: if it is one, a
+/// second attempt is refused. Only what fails twice is not there.
 fn fill_some(mut count: u64, fill: impl Fn(u64) -> Filled) -> Filled {
+    let mut failed = false;
     loop {
         let filled = fill(count);
         match filled.stopped {
             Some(Errno::NOENT | Errno::INVAL) if count > 1 && filled.bytes == 0 => count /= 2,
+            Some(Errno::NOENT | Errno::INVAL) if !failed && filled.bytes == 0 => failed = true,
             _ => return filled,
         }
     }
