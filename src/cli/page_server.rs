@@ -49,5 +49,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .context(|| "say that it is ready")?;
     let served = server.run(Duration::from_secs(args.linger));
     let _ = std::fs::remove_file(&args.socket);
+    let log = args.socket.with_extension("log");
+    if served.is_ok() && std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+        let _ = std::fs::remove_file(&log);
+    }
     served
 }

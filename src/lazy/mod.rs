@@ -8,12 +8,8 @@
 //! ```text
 //! handover     from CRIU: each task's userfaultfd
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
-<<<<<<< HEAD
 //!   ├─ message what goes over it
 //!   └─ custody how it changes hands
-=======
-//!   └─ message what goes over it
->>>>>>> main
 //! server       the server: one thread for all siblings of a world
 //!   ├─ sibling   a line at the server's end
 //!   └─ space     one address space
@@ -34,3 +30,20 @@ mod space;
 mod streams;
 
 pub use line::{Line, News};
+
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Where page servers listen; root's alone.
+pub const FOLDER: &str = "/run/worldshim/pages";
+
+/// The socket of a world's page server.
+pub fn socket_of(world: &Digest) -> PathBuf {
+    Path::new(FOLDER).join(format!("{}.sock", world.hex()))
+}
+
+/// What a container is called on its line.
+pub fn sibling_name(namespace: &str, container: &str) -> String {
+    format!("{namespace}/{container}")
+}

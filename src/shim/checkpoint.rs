@@ -35,6 +35,10 @@ impl Tasks {
         let options = options::checkpoint_options(request.options.as_ref())?;
         let path = PathBuf::from(&request.path);
         let was_there = path.exists();
+        if let Some(memory) = container.memory() {
+            // CRIU would take what is still missing for zeros.
+            memory.fetch_all().await?;
+        }
         let paused = container.switch(|activity| match activity {
             Activity::None => Ok(None),
             Activity::Paused(pause) => Ok(Some(pause.clone())),

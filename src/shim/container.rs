@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::guardian;
 use super::ports::Ports;
 use super::process::{Life, Phase, Process};
 use super::stdio::PipeOwner;
@@ -73,6 +74,7 @@ pub struct Container {
     cgroup: Mutex<Option<Arc<Cgroup>>>,
     late_resume: AtomicBool,
     ports: Mutex<Option<Ports>>,
+    memory: Mutex<Option<guardian::Source>>,
 }
 
 impl Container {
@@ -98,6 +100,7 @@ impl Container {
             cgroup: Mutex::default(),
             late_resume: AtomicBool::new(false),
             ports: Mutex::new(Some(ports)),
+            memory: Mutex::default(),
         }
     }
 
@@ -195,6 +198,16 @@ impl Container {
             since: Instant::now(),
             noticed: true,
         });
+    }
+
+    /// Its memory comes from elsewhere.
+    pub fn set_memory(&self, source: guardian::Source) {
+        *lock(&self.memory) = Some(source);
+    }
+
+    /// Where its memory comes from, if not all of it was there from the start.
+    pub fn memory(&self) -> Option<guardian::Source> {
+        lock(&self.memory).clone()
     }
 
     /// It is frozen at a client's wish.

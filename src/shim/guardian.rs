@@ -5,13 +5,11 @@
 //! there, the line is dropped; when the server fails or is gone, the container
 //! is killed first, and the line dropped when none of its processes is left.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
@@ -21,6 +19,7 @@ use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::lazy::custody::Taking;
 use crate::lazy::line::{self, Line, News};
+use crate::world::lazily::LazyMemory;
 
 /// How often it is looked whether a killed container's processes are gone.
 const LOOK: Duration = Duration::from_millis(20);
@@ -28,10 +27,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Where a container's memory comes from.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The page server's socket.
-    pub server: PathBuf,
-    /// The container's name there.
-    pub sibling: String,
+    memory: LazyMemory,
     /// Becomes true when the container needs the server no more.
     independent: watch::Receiver<bool>,
 }
@@ -44,8 +40,8 @@ impl Source {
         if *independent.borrow() {
             return Ok(());
         }
-        let (server, sibling) = (self.server.clone(), self.sibling.clone());
-        let asked = blocking(move || line::detach(&server, &sibling)).await;
+        let memory = self.memory.clone();
+        let asked = blocking(move || line::detach(&memory.server, &memory.sibling)).await;
         match asked {
             // It lacks nothing by now: that news is on its way.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -74,14 +70,11 @@ pub fn custody() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Takes a line from a helper at work: to be begun before the helper is, and awaited after it.
 pub async fn take(from: OwnedFd) -> Result<Option<Line>> {
-    let from =
-        AsyncFd::with_interest(from, Interest::READABLE).context(|| "watch the helper's socket")?;
     let mut taking = Taking::default();
+    let watched = readable(from.as_fd())?;
     loop {
-        let mut ready = from
-            .readable()
-            .await
-            .context(|| "watch the helper's socket")?;
+        let ready = watched.readable().await;
+        let mut ready = ready.context(|| "watch the helper's socket")?;
         if !taking.take(from.as_fd())? {
             return Ok(taking.finish());
         }
@@ -89,36 +82,37 @@ pub async fn take(from: OwnedFd) -> Result<Option<Line>> {
     }
 }
 
-/// A line that can be waited for.
-struct Watched(Line);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+fn readable(fd: BorrowedFd<'_>) -> Result<AsyncFd<BorrowedFd<'_>>> {
+    crate::sys::async_readable(fd).context(|| "watch a socket")
 }
 
-/// Begins to guard a container.
-pub fn watch(
+/// Begins to guard a container whose memory comes lazily, by the line that its helper handed over.
+pub fn guard(
     tasks: &Tasks,
     container: &Arc<Container>,
-    line: Line,
-    server: &Path,
-    sibling: &str,
-) -> Result<Source> {
+    line: Option<Line>,
+    memory: &LazyMemory,
+) -> Result<()> {
+    let mut line = line.ok_or_else(|| {
+        let text = "the helper did not hand over the line to the page server";
+        Error::new(ErrorKind::Internal, text)
+    })?;
     let (tell, independent) = watch::channel(false);
-    let mut line = AsyncFd::with_interest(Watched(line), Interest::READABLE)
-        .context(|| "watch the page server's line")?;
+    container.set_memory(Source {
+        memory: memory.clone(),
+        independent,
+    });
     let (tasks, guarded) = (tasks.clone(), container.clone());
     tokio::spawn(async move {
         let failure = tokio::select! {
             news = news(&mut line) => match news {
-                News::Independent => {
+                Ok(News::Independent) => {
                     let _ = tell.send(true);
                     return;
                 }
-                News::Failed(reason) => Some(reason),
-                News::Closed => Some("its page server is gone".to_owned()),
+                Ok(News::Failed(reason)) => Some(reason),
+                Ok(News::Closed) => Some("its page server is gone".to_owned()),
+                Err(error) => Some(error.to_string()),
             },
             _ = guarded.init.wait() => None,
         };
@@ -128,23 +122,20 @@ pub fn watch(
         until_nobody_is_left(&guarded).await;
         drop(line);
     });
-    Ok(Source {
-        server: server.to_owned(),
-        sibling: sibling.to_owned(),
-        independent,
-    })
+    Ok(())
 }
 
-async fn news(line: &mut AsyncFd<Watched>) -> News {
+async fn news(line: &mut Line) -> Result<News> {
+    // A second descriptor: the line itself is changed meanwhile.
+    let socket = line.as_fd().try_clone_to_owned();
+    let socket = socket.context(|| "duplicate a descriptor")?;
+    let watched = readable(socket.as_fd())?;
     loop {
-        let mut ready = match line.readable_mut().await {
-            Ok(ready) => ready,
-            Err(error) => return News::Failed(error.to_string()),
-        };
-        match ready.get_inner_mut().0.try_recv() {
-            Ok(Some(news)) => return news,
-            Ok(None) => ready.clear_ready(),
-            Err(error) => return News::Failed(error.to_string()),
+        let ready = watched.readable().await;
+        let mut ready = ready.context(|| "watch the page server's line")?;
+        match line.try_recv()? {
+            Some(news) => return Ok(news),
+            None => ready.clear_ready(),
         }
     }
 }

@@ -26,13 +26,17 @@ use super::console;
 use super::reaper::{Exit, ExitReceiver, Reaper};
 use crate::containerd::Containerd;
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::lazy::custody;
 use crate::runtime;
 use crate::world::identity::Identity;
+use crate::world::lazily::LazyMemory;
 use crate::world::{checkpoint, restore};
 
 /// First argument of the shim's binary when it is to be a helper.
 pub const ARGUMENT: &str = "helper";
 const SOCKET_FD: i32 = 3;
+/// Where a restore hands over what keeps lazy memory whole.
+const CUSTODY_FD: i32 = 4;
 /// More than any reply needs.
 const MAX_REPLY_BYTES: usize = 16 << 20;
 
@@ -93,7 +97,7 @@ pub enum Reply {
 }
 
 /// A container that was brought back.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restored {
     /// Its init.
     pub pid: i32,
@@ -101,6 +105,8 @@ pub struct Restored {
     pub paused: bool,
     /// When it is to be ended, in seconds since 1970.
     pub expires: Option<i64>,
+    /// Where its memory comes from; its line came by [`Streams::custody`].
+    pub memory: Option<LazyMemory>,
 }
 
 /// Standard streams for the helper, and so for the process that it makes.
@@ -113,6 +119,8 @@ pub struct Streams {
     pub stdout: Option<OwnedFd>,
     /// stderr
     pub stderr: Option<OwnedFd>,
+    /// Where the line to a page server is handed over; see [`super::guardian`].
+    pub custody: Option<OwnedFd>,
 }
 
 /// A helper at work.
@@ -129,6 +137,15 @@ impl Helper {
         let (ours, theirs) = StdUnixStream::pair().context(|| "make the helper's socket")?;
         ours.set_nonblocking(true)
             .context(|| "prepare the helper's socket")?;
+        let custody = streams.custody.map(|parent_fd| FdMapping {
+            parent_fd,
+            child_fd: CUSTODY_FD,
+        });
+        let socket = FdMapping {
+            parent_fd: theirs.into(),
+            child_fd: SOCKET_FD,
+        };
+        let mappings = std::iter::once(socket).chain(custody).collect();
         let mut command = Command::new("/proc/self/exe");
         command
             .arg(ARGUMENT)
@@ -139,10 +156,7 @@ impl Helper {
             .stdin(stdio(streams.stdin))
             .stdout(stdio(streams.stdout))
             .stderr(stdio(streams.stderr))
-            .fd_mappings(vec![FdMapping {
-                parent_fd: theirs.into(),
-                child_fd: SOCKET_FD,
-            }])
+            .fd_mappings(mappings)
             .map_err(|error| {
                 Error::caused_by(ErrorKind::Internal, "hand the helper its socket", error)
             })?;
@@ -313,12 +327,19 @@ fn identity(socket: &Path, namespace: &str, id: &str) -> Result<Identity> {
 }
 
 fn bring_back(request: &restore::Request) -> Result<Restored> {
-    let restored = restore::restore(request)?;
+    let custody = crate::sys::take_inherited_socket(CUSTODY_FD)
+        .context(|| "take the socket for a line of the page server")?;
+    let mut restored = restore::restore(request)?;
+    let memory = restored.memory.take().map(|(memory, line)| {
+        custody::give(line, custody.as_fd(), &memory.sibling)?;
+        Ok::<_, Error>(memory)
+    });
     let sibling = restored.sibling.as_ref();
     let reply = Restored {
         pid: restored.pid,
         paused: sibling.is_some_and(|sibling| sibling.paused),
         expires: sibling.and_then(|sibling| Some(sibling.expires?.unix_timestamp())),
+        memory: memory.transpose()?,
     };
     let (Some(master), Some(socket)) = (&restored.pty_master, &request.console_socket) else {
         return Ok(reply);

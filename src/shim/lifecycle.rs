@@ -21,7 +21,7 @@ use super::process::{Phase, Process};
 use super::reaper::{Exit, ExitReceiver};
 use super::stdio::{self, PipeOwner, Prepared};
 use super::tasks::Tasks;
-use super::{oom, options};
+use super::{guardian, oom, options};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::runtime::{self, RootfsMountRequest, STATE_DIR, Target};
 use crate::world::config::Config;
@@ -201,7 +201,15 @@ impl Tasks {
             self.prepare_streams(container, &container.init).await?;
         let console_path = console.as_ref().map(ConsoleSocket::path);
         let request = Request::Restore(self.restore_request(container, console_path)?);
-        let restored = match helper::run(&self.reaper, &request, streams).await? {
+        let (custody, theirs) = guardian::custody()?;
+        let streams = Streams {
+            custody: Some(theirs),
+            ..streams
+        };
+        let taking = tokio::spawn(guardian::take(custody));
+        let reply = helper::run(&self.reaper, &request, streams).await?;
+        let line = taking.await.unwrap_or(Ok(None))?;
+        let restored = match reply {
             Reply::Restored(restored) => restored,
             other => return Err(unexpected(&other)),
         };
@@ -211,6 +219,9 @@ impl Tasks {
             stdio::attach_terminal(&container.init, console).await?;
         }
         container.serve_ports()?;
+        if let Some(memory) = &restored.memory {
+            guardian::guard(self, container, line, memory)?;
+        }
         container.drop_world();
         oom::watch(self, container);
         if restored.paused {

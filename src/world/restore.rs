@@ -20,6 +20,7 @@ use super::file_name::FileName;
 use super::fork::{self, Sibling};
 use super::host::HostFacts;
 use super::identity::Identity;
+use super::lazily::LazyMemory;
 use super::manifest::{Manifest, PartKind};
 use super::policy::Policy;
 use super::processes::{self, RestoreRequest, RestoredStdio};
@@ -31,6 +32,7 @@ use crate::cgroup::{Cgroup, Frozen};
 use crate::criu::Criu;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::hooks;
+use crate::lazy::{self, Line};
 use crate::runtime::{self, Adopt, RootfsMountRequest, Target, View};
 
 /// How often CRIU is asked where [`came_too_early`] holds.
@@ -62,6 +64,8 @@ pub struct Restored {
     pub pid: i32,
     /// The terminal's master, when there is one.
     pub pty_master: Option<OwnedFd>,
+    /// Where its memory comes from, and the line that must be kept meanwhile.
+    pub memory: Option<(LazyMemory, Line)>,
     /// What it was told as a sibling of a fork, and what was done.
     pub sibling: Option<Sibling>,
 }
@@ -229,7 +233,8 @@ impl<'a> Plan<'a> {
         // The images are root's alone, and CRIU reads them as the root of the namespace.
         let view = View::for_container(&self.request.world, target, &self.spec)?;
         self.world.recheck()?;
-        let attempt = || {
+        let lazy = self.lazy_memory();
+        let once = || {
             processes::restore(&mut RestoreRequest {
                 criu: &self.criu,
                 spec: &self.spec,
@@ -245,7 +250,7 @@ impl<'a> Plan<'a> {
                 },
                 tcp: self.policy.tcp,
                 lsm_profile: None,
-                lazy_pages: false,
+                lazy_pages: lazy.is_some(),
                 timeout: Duration::from_secs(self.config.checkpoint.timeout_seconds),
                 cancel: None,
                 before_running: &mut |pid| {
@@ -264,6 +269,13 @@ impl<'a> Plan<'a> {
                 },
             })
         };
+        let attempt = || match &lazy {
+            None => Ok((once()?, None)),
+            Some(lazy) => {
+                let (restored, line) = lazy.during(&work_dir, once)?;
+                Ok((restored, Some((lazy.clone(), line))))
+            }
+        };
         let mut restored = attempt();
         for _ in 1..ATTEMPTS {
             match restored {
@@ -271,7 +283,20 @@ impl<'a> Plan<'a> {
                 _ => break,
             }
         }
-        self.attach(restored?, cgroup)
+        let (restored, memory) = restored.inspect_err(|_| {
+            // Where it is its memory that failed, the processes are there.
+            let _ = cgroup.kill_all();
+        })?;
+        self.attach(restored, memory, cgroup)
+    }
+
+    /// Who has its memory, where it comes lazily.
+    fn lazy_memory(&self) -> Option<LazyMemory> {
+        let sibling = self.sibling.as_ref().filter(|sibling| sibling.lazy)?;
+        Some(LazyMemory {
+            server: lazy::socket_of(&sibling.parent),
+            sibling: lazy::sibling_name(&self.request.namespace, &self.request.target.id),
+        })
     }
 
     /// It is not to run a single instruction before it is resumed.
@@ -281,7 +306,12 @@ impl<'a> Plan<'a> {
 
     /// A terminal must have come exactly when one was asked for, and the hooks
     /// must agree; else nothing is left running.
-    fn attach(&self, restored: processes::Restored, cgroup: &Cgroup) -> Result<Restored> {
+    fn attach(
+        &self,
+        restored: processes::Restored,
+        memory: Option<(LazyMemory, Line)>,
+        cgroup: &Cgroup,
+    ) -> Result<Restored> {
         let target = &self.request.target;
         let frozen = match self.is_paused() {
             true => cgroup.freeze(FREEZE_TIMEOUT).map(Frozen::leave_frozen),
@@ -303,6 +333,7 @@ impl<'a> Plan<'a> {
             return Ok(Restored {
                 pid: restored.pid,
                 pty_master: restored.pty_master,
+                memory,
                 sibling: self.sibling.clone(),
             });
         };

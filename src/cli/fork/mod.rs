@@ -1,6 +1,7 @@
 //! `world fork`: many running containers out of one world, or out of one that runs.
 
 mod interrupt;
+mod memory;
 mod plan;
 mod siblings;
 mod source;
@@ -126,12 +127,17 @@ pub(super) struct Args {
 pub(super) enum Memory {
     /// All of it before they run.
     Eager,
+    /// What they touch, when they touch it.
+    Lazy,
 }
 
 impl Args {
     /// The one place where it is decided.
     fn memory(&self) -> Memory {
-        Memory::Eager
+        match self.eager {
+            true => Memory::Eager,
+            false => Memory::Lazy,
+        }
     }
 }
 
@@ -176,6 +182,12 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
     let expires = args.ttl.map(|ttl| OffsetDateTime::now_utc() + ttl);
     let plan = Plan::new(args, &source, &lease, &namespace, &fork, expires)?;
     source.stage(args.memory(), &lease, &mut phases)?;
+    let timing = Instant::now();
+    let server = match args.memory() {
+        Memory::Eager => None,
+        Memory::Lazy => Some(memory::serve(&store, &source.digest, &fork)?),
+    };
+    phases.push(Phase::since("memory", timing));
     interrupt.check()?;
     let held = namespace.lease(&format!("worldshim-fork-{fork}"), LEASE)?;
     let timing = Instant::now();
@@ -206,7 +218,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         siblings,
         total_ns: nanos(begun.elapsed()),
     };
-    drop((files, held));
+    drop((files, held, server));
     source.remove()?;
     output::print(format, &report, words)?;
     told(&report)

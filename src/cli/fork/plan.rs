@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use time::OffsetDateTime;
 
 use super::source::Source;
-use super::{Args, Tcp, nonsense};
+use super::{Args, Memory, Tcp, nonsense};
 use crate::cli::restore::{self, image};
 use crate::containerd::{Container, Namespace, Streams};
 use crate::error::Result;
@@ -74,6 +74,7 @@ impl Plan {
                 index,
                 parent: source.digest,
                 world: source.manifest.checksum,
+                lazy: args.memory() == Memory::Lazy,
                 expires,
                 paused: args.paused,
                 notify: notify.clone(),

@@ -1,6 +1,7 @@
 //! What is forked: a world of the store, or a container that becomes one.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,17 +11,13 @@ use crate::cli::checkpoint::{self, Taking};
 use crate::cli::progress::Progress;
 use crate::cli::restore;
 use crate::containerd::{Container, Namespace};
-use crate::criu::Criu;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, IoContext, Result};
-use crate::memory::PAGE_SIZE;
 use crate::store::{Lease, Reference, Workspace};
 use crate::world::artifact::{self, Artifact};
-use crate::world::config::Config;
 use crate::world::fork;
-use crate::world::host::HostFacts;
 use crate::world::manifest::{Manifest, PartFile, PartKind};
-use crate::world::verify;
+use crate::world::verify::Verified;
 
 /// A world that is to be forked, and the folder that all siblings are brought back from.
 pub(super) struct Source {
@@ -103,30 +100,32 @@ impl Source {
 
     /// Makes the folder that the siblings are brought back from, and verifies it once for all.
     pub fn stage(&self, memory: Memory, lease: &Lease, phases: &mut Vec<Phase>) -> Result<()> {
-        if !self.is_there {
-            let begun = Instant::now();
-            match memory {
-                Memory::Eager => self.unpack(lease)?,
-            }
-            phases.push(Phase::since("unpack", begun));
-        }
         let begun = Instant::now();
-        let version = Criu::find(Some(&Config::load()?.criu.path))?
-            .require_version()?
-            .to_string();
-        let host = HostFacts::gather(Some(&version))?;
-        let verified = verify::verify(&self.world(), &host)?;
-        fork::note_verified(&self.world(), &verified.verified())?;
-        phases.push(Phase::since("verify", begun));
+        let _waiting = Progress::waiting("unpack");
+        let verified = match (self.is_there, memory) {
+            // The checkpoint has only just written it, and CRIU reads little of its memory.
+            (true, Memory::Lazy) => self.as_written()?,
+            _ => self.unpack(memory, lease)?,
+        };
+        fork::note_verified(&self.world(), &verified)?;
+        phases.push(Phase::since("unpack", begun));
         Ok(())
     }
 
-    fn unpack(&self, lease: &Lease) -> Result<()> {
-        let bar = Progress::of_bytes("unpack", self.manifest.size());
-        artifact::unpack(lease, &self.digest, &self.world(), &|pages| {
-            bar.add(pages * PAGE_SIZE as u64);
-        })
-        .map(drop)
+    fn as_written(&self) -> Result<Verified> {
+        let world = self.world();
+        let dir = File::open(&world).context(|| format!("open {}", world.display()))?;
+        Verified::as_made(dir.as_fd(), &self.manifest)
+    }
+
+    /// Anew also where it is there: not all that the container had is a sibling's, too.
+    fn unpack(&self, memory: Memory, lease: &Lease) -> Result<Verified> {
+        let world = self.world();
+        if self.is_there {
+            std::fs::remove_dir_all(&world).context(|| format!("remove {}", world.display()))?;
+        }
+        let lazily = memory == Memory::Lazy;
+        artifact::unpack_for_fork(lease, &self.digest, &world, lazily).map(|(_, known)| known)
     }
 
     /// The folder that all siblings are brought back from.

@@ -127,9 +127,10 @@ impl Unpacking<'_> {
             let out = self.out.dir();
             memory::unpacker::unpack_some(&memory.index, self.lease, out, &eager)
         })?;
-        let verified = Verified::as_made(self.out.dir(), self.manifest)?;
+        let dir = self.out.dir().try_clone_to_owned();
+        let dir = dir.context(|| "duplicate a descriptor")?;
         self.out.commit(self.manifest, false)?;
-        Ok(verified)
+        Verified::as_made(dir.as_fd(), self.manifest)
     }
 
     /// Makes all but the memory, and beside it what `memory` makes.
