@@ -9,7 +9,9 @@
 //! handover     from CRIU: each task's userfaultfd
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
 //!   └─ message what goes over it
+//! daemon       a server per world, started when it is needed
 //! server       the server: one thread for all siblings of a world
+//!   ├─ working_set    what siblings want first
 //!   ├─ sibling   a line at the server's end
 //!   └─ space     one address space
 //!        ├─ missing   what it lacks
@@ -17,6 +19,7 @@
 //!        └─ source    pages out of packs
 //! ```
 
+pub mod daemon;
 pub mod handover;
 pub mod line;
 pub mod message;
@@ -26,5 +29,6 @@ mod sibling;
 mod source;
 mod space;
 mod streams;
+mod working_set;
 
 pub use line::{Line, News};

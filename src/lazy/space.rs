@@ -40,6 +40,12 @@ pub enum Step {
     Gone,
 }
 
+/// Where a run waits to be filled.
+enum Queue {
+    Ahead,
+    Expected,
+}
+
 /// An address space.
 pub struct Space {
     /// Its number on its line.
@@ -50,8 +56,10 @@ pub struct Space {
     streams: Streams,
     /// Pages that threads wait for.
     faults: VecDeque<u64>,
-    /// Runs to fill when nobody waits: first page and count.
+    /// Runs to fill when nobody waits, first page and count: what goes on behind faults, and
+    /// after it what is expected.
     ahead: VecDeque<(u64, u64)>,
+    expected: VecDeque<(u64, u64)>,
     /// Pages filled with data.
     pub filled: u64,
     /// Whether CRIU has done its part. Before that only pages that somebody waits for are
@@ -70,6 +78,7 @@ impl Space {
             streams: Streams::default(),
             faults: VecDeque::new(),
             ahead: VecDeque::new(),
+            expected: VecDeque::new(),
             filled: 0,
             restored: false,
         }
@@ -155,24 +164,23 @@ impl Space {
     }
 
     /// Has runs of the world filled, in this order, when nobody waits.
-    #[allow(dead_code)]
     pub fn expect(&mut self, runs: impl IntoIterator<Item = (u64, u64)>) {
-        self.ahead.extend(runs);
+        self.expected.extend(runs);
     }
 
     /// Has all that it lacks filled when nobody waits.
     pub fn expect_all(&mut self) {
-        self.ahead.push_back((0, u64::MAX));
+        self.expected.push_back((0, u64::MAX));
     }
 
     /// Whether there is something to fill ahead.
     pub fn has_work(&self) -> bool {
-        self.restored && !self.ahead.is_empty()
+        self.restored && !(self.ahead.is_empty() && self.expected.is_empty())
     }
 
     /// Fills a little of what is to be filled ahead. `None` when there is nothing.
     pub fn work(&mut self, source: &Source, decoder: &mut Decoder) -> Result<Option<Step>> {
-        while let Some((page, count)) = self.ahead.pop_front() {
+        while let Some((queue, (page, count))) = self.next_run() {
             let end = page.saturating_add(count);
             let Some(run) = self.missing.next(page).filter(|run| run.page < end) else {
                 continue;
@@ -184,11 +192,20 @@ impl Space {
             };
             let next = run.page + done;
             if next < end && step != Step::Gone {
-                self.ahead.push_front((next, end - next));
+                let queue = match queue {
+                    Queue::Ahead => &mut self.ahead,
+                    Queue::Expected => &mut self.expected,
+                };
+                queue.push_front((next, end - next));
             }
             return Ok(Some(step));
         }
         Ok(None)
+    }
+
+    fn next_run(&mut self) -> Option<(Queue, (u64, u64))> {
+        let ahead = self.ahead.pop_front().map(|run| (Queue::Ahead, run));
+        ahead.or_else(|| Some((Queue::Expected, self.expected.pop_front()?)))
     }
 
     /// Fills some of the pages from `page` on, at most `most`.

@@ -10,6 +10,7 @@
 //! .worldshim/pages/     belongs to the memory packer
 //! .worldshim/work/      world directories on their way in or out; each locked by its owner
 //! .worldshim/rescued/   world directories that may be the only copy of a state
+//! .worldshim/working-sets/  what page servers remember of worlds
 //! .worldshim/damaged/   blobs that were found damaged and set aside
 //! ```
 //!
@@ -38,6 +39,7 @@ mod publish;
 mod reach;
 mod reference;
 mod temporary;
+mod working_sets;
 mod workspace;
 
 pub use blob::{Blob, BlobWriter, Written};

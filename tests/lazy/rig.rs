@@ -95,7 +95,7 @@ impl World {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let socket = self.folder.path().join(format!("{number}.sock"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_world"))
+        let mut child = Command::new("world")
             .args(["-v", "page-server", "--linger", "1", "--store"])
             .arg(self.store.path())
             .arg("--socket")
@@ -141,7 +141,6 @@ impl World {
     }
 
     /// A sibling with all of its memory.
-    #[allow(dead_code)]
     pub fn fork_eagerly(&self, stage: &TempDir) -> (Container, OwnedFd, Duration) {
         let place = Place::beside(&self.original.place);
         std::fs::write(place.rootfs().join("go"), "").unwrap();
@@ -301,7 +300,6 @@ pub struct Sibling {
     pub container: Container,
     pub output: OwnedFd,
     pub line: Guardian,
-    #[allow(dead_code)]
     pub took: Duration,
 }
 
