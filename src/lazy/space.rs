@@ -17,7 +17,7 @@ use super::streams::Streams;
 use crate::Result;
 use crate::error::IoContext;
 use crate::memory::addresses::Addresses;
-use crate::memory::frame::Decoder;
+use crate::memory::frame::{Decoder, FRAME_PAGES};
 use crate::memory::place::Place;
 use crate::sys::uffd::{self, Event, Filled};
 
@@ -26,6 +26,10 @@ const PAGE: u64 = 4096;
 const MOST_ZEROS: u64 = 512;
 /// Zero pages at a fault where the world has none: they take no memory.
 const ZEROS: u64 = 16;
+/// Most pages that a thread waits for when it walks.
+const BATCH: u64 = 64;
+/// Pages of a frame.
+const FRAME: u64 = FRAME_PAGES as u64;
 /// Most runs that wait to be filled ahead.
 const MOST_AHEAD: usize = 64;
 
@@ -140,6 +144,9 @@ impl Space {
         let step = match origin {
             Some(_) => {
                 let window = self.streams.window(page);
+                if window > FRAME && self.restored {
+                    self.fill_behind(page, window.min(BATCH), source, decoder)?;
+                }
                 let step = self.fill(page, window, source, decoder)?;
                 if let Step::Done(count) = step
                     && count < window
@@ -155,6 +162,24 @@ impl Space {
             self.faults.pop_front();
         }
         Ok(Some((step, origin)))
+    }
+
+    /// Fills what a walk wants next before the page that it waits for: it would be back at once.
+    fn fill_behind(
+        &mut self,
+        page: u64,
+        count: u64,
+        source: &Source,
+        decoder: &mut Decoder,
+    ) -> Result<()> {
+        let (mut at, end) = (page + FRAME, page + count);
+        while let Some(run) = self.missing.next(at).filter(|run| run.page < end) {
+            match self.fill(run.page, end - run.page, source, decoder)? {
+                Step::Done(count) => at = run.page + count,
+                Step::Busy | Step::Gone => break,
+            }
+        }
+        Ok(())
     }
 
     /// Has a run filled as soon as nobody waits, before what was asked for earlier.

@@ -117,11 +117,21 @@ impl World {
             .unwrap_or_else(|error| panic!("fork: {error}"))
     }
 
+    /// A sibling of the server at a socket.
+    pub fn fork_at(&self, socket: &Path, stage: &TempDir, name: &str) -> Sibling {
+        self.connect_and_restore(socket, stage, name)
+            .unwrap_or_else(|error| panic!("fork: {error}"))
+    }
+
     pub fn try_fork(&self, server: &PageServer, stage: &TempDir, name: &str) -> Result<Sibling> {
+        self.connect_and_restore(&server.socket, stage, name)
+    }
+
+    fn connect_and_restore(&self, socket: &Path, stage: &TempDir, name: &str) -> Result<Sibling> {
         let place = Place::beside(&self.original.place);
         std::fs::write(place.rootfs().join("go"), "").unwrap();
         let began = Instant::now();
-        let mut line = Line::connect(&server.socket, name)?;
+        let mut line = Line::connect(socket, name)?;
         let listener = handover::listen(&place.log())?;
         let (stop, stopper) = std::io::pipe().unwrap();
         let (restored, forwarded) = std::thread::scope(|scope| {
