@@ -43,7 +43,7 @@ mod working_sets;
 mod workspace;
 
 pub use blob::{Blob, BlobWriter, Written};
-pub use contents::{Sizes, World};
+pub use contents::{Entry, Sizes, World};
 pub use document::{Document, MAX_DOCUMENT};
 pub use finding::{Fault, Finding, Severity};
 pub use fsck::Report;
