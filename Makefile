@@ -36,6 +36,10 @@ test-vm: build lab ## run the smoke and cgroup tests on a stock kernel with cgro
 	tests=$$(cargo test --locked --no-run --test cgroup 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p') && \
 		test -n "$$tests" && WORLDSHIM_VM_TESTS=$$tests tests/lab/vm
 
+.PHONY: fuzz
+fuzz: deps ## fuzz every parser for minutes, with coverage (FUZZ_SECONDS each)
+	.ci/fuzz $(or $(FUZZ_SECONDS),60)
+
 .PHONY: demo
 demo: build lab ## watch a container be frozen, killed and brought back
 	examples/demo/demo

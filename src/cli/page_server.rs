@@ -3,12 +3,14 @@
 //! Started by whoever forks; people have no need to. It says `ready` on stdout
 //! when its socket is there.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::places::StoreArgs;
 use crate::digest::Digest;
 use crate::error::{IoContext, Result};
+use crate::lazy::daemon;
 use crate::lazy::server::{Server, World};
 use crate::world::artifact;
 
@@ -32,6 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
+    daemon::settle();
     let store = args.store.open_existing()?;
     let lease = store.lease()?;
     lease.hold_world(&args.world)?;
@@ -40,18 +43,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         index: &memory.index,
         store: lease.store(),
         lazy: &memory.lazy,
+        working_set: store.working_set(&args.world).ok(),
     };
     let mut server = Server::new(&world, &args.socket)?;
-    use std::io::Write;
+    let _socket = daemon::OwnSocket::at(&args.socket)?;
     let mut out = std::io::stdout();
     writeln!(out, "ready")
         .and_then(|()| out.flush())
         .context(|| "say that it is ready")?;
-    let served = server.run(Duration::from_secs(args.linger));
-    let _ = std::fs::remove_file(&args.socket);
-    let log = args.socket.with_extension("log");
-    if served.is_ok() && std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
-        let _ = std::fs::remove_file(&log);
-    }
-    served
+    server.run(Duration::from_secs(args.linger))
 }

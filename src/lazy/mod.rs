@@ -10,7 +10,9 @@
 //! line         a sibling's tie to the server; keeps its memory from becoming zeros
 //!   ├─ message what goes over it
 //!   └─ custody how it changes hands
+//! daemon       a server per world, started when it is needed
 //! server       the server: one thread for all siblings of a world
+//!   ├─ working_set    what siblings want first
 //!   ├─ sibling   a line at the server's end
 //!   └─ space     one address space
 //!        ├─ missing   what it lacks
@@ -19,6 +21,7 @@
 //! ```
 
 pub mod custody;
+pub mod daemon;
 pub mod handover;
 pub mod line;
 pub mod message;
@@ -28,20 +31,9 @@ mod sibling;
 mod source;
 mod space;
 mod streams;
+mod working_set;
 
 pub use line::{Line, News};
-
-use std::path::{Path, PathBuf};
-
-use crate::digest::Digest;
-
-/// Where page servers listen; root's alone.
-pub const FOLDER: &str = "/run/worldshim/pages";
-
-/// The socket of a world's page server.
-pub fn socket_of(world: &Digest) -> PathBuf {
-    Path::new(FOLDER).join(format!("{}.sock", world.hex()))
-}
 
 /// What a container is called on its line.
 pub fn sibling_name(namespace: &str, container: &str) -> String {

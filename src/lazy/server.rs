@@ -15,7 +15,7 @@ mod serving;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use super::missing::Missing;
 use super::sibling::Sibling;
 use super::source::Source;
 use super::space::Space;
+use super::working_set::WorkingSet;
 use crate::criu::pagemap;
 use crate::error::IoContext;
 use crate::memory::addresses::Addresses;
@@ -36,6 +37,8 @@ use crate::memory::index::Index;
 use crate::store::Store;
 use crate::{Error, ErrorKind, Result};
 
+/// How long it is recorded what a sibling wants.
+const RECORDED: Duration = Duration::from_millis(1500);
 /// How often tasks are looked for that have ended.
 const PROBE: Duration = Duration::from_millis(300);
 /// New spaces after which they are looked for at once.
@@ -52,6 +55,8 @@ pub struct World<'a> {
     /// Per process id in the images: the pages that CRIU leaves to us, runs of page numbers and
     /// counts, rising.
     pub lazy: &'a BTreeMap<u32, Vec<(u64, u64)>>,
+    /// Where it is remembered what siblings want first.
+    pub working_set: Option<PathBuf>,
 }
 
 /// What is behind a key that epoll gives.
@@ -84,6 +89,10 @@ pub struct Server<'a> {
     idle_since: Option<Instant>,
     busy_rounds: u32,
     state: State,
+    working_set: WorkingSet,
+    working_set_path: Option<PathBuf>,
+    /// Pages of it that are on the disk.
+    saved: u64,
 }
 
 impl<'a> Server<'a> {
@@ -102,6 +111,10 @@ impl<'a> Server<'a> {
             let missing = Missing::of(runs.iter().copied());
             processes.insert(*pid, (missing, Arc::new(addresses)));
         }
+        let working_set = match &world.working_set {
+            Some(path) => WorkingSet::load(path),
+            None => WorkingSet::default(),
+        };
         Ok(Server {
             epoll,
             listener,
@@ -118,6 +131,9 @@ impl<'a> Server<'a> {
             idle_since: Some(Instant::now()),
             busy_rounds: 0,
             state: State::default(),
+            saved: working_set.pages(),
+            working_set,
+            working_set_path: world.working_set.clone(),
         })
     }
 
@@ -219,8 +235,28 @@ impl<'a> Server<'a> {
             }
             self.forget_if_over(key);
         }
+        self.remember();
         if self.siblings.is_empty() && self.idle_since.is_none() {
             self.idle_since = Some(Instant::now());
+        }
+    }
+
+    /// Writes down what siblings wanted, when nobody has just begun.
+    fn remember(&mut self) {
+        for sibling in self.siblings.values_mut() {
+            let over = |since: &mut Instant| since.elapsed() >= RECORDED;
+            sibling.recorded_since.take_if(over);
+        }
+        let pages = self.working_set.pages();
+        let records = |it: &Sibling| it.recorded_since.is_some();
+        if pages == self.saved || self.siblings.values().any(records) {
+            return;
+        }
+        self.saved = pages;
+        if let Some(path) = &self.working_set_path
+            && let Err(error) = self.working_set.save(path)
+        {
+            tracing::warn!("{}: {error}", path.display());
         }
     }
 

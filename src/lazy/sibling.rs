@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use super::message::{self, Message};
 use crate::error::IoContext;
@@ -22,6 +23,8 @@ pub struct Sibling {
     pub spaces: BTreeSet<u64>,
     /// Whether all of them have been sent.
     pub complete: bool,
+    /// When that was, as long as what it wants first is being recorded.
+    pub recorded_since: Option<Instant>,
     /// Whether it was said that it lacks nothing.
     pub independent: bool,
     /// Whether it was given up: its memory is kept from becoming zeros, and no more.
@@ -40,6 +43,7 @@ impl Sibling {
             outgoing: VecDeque::new(),
             spaces: BTreeSet::new(),
             complete: false,
+            recorded_since: None,
             independent: false,
             failed: false,
             detaching: false,

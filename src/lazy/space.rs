@@ -17,7 +17,7 @@ use super::streams::Streams;
 use crate::Result;
 use crate::error::IoContext;
 use crate::memory::addresses::Addresses;
-use crate::memory::frame::Decoder;
+use crate::memory::frame::{Decoder, FRAME_PAGES};
 use crate::memory::place::Place;
 use crate::sys::uffd::{self, Event, Filled};
 
@@ -26,6 +26,10 @@ const PAGE: u64 = 4096;
 const MOST_ZEROS: u64 = 512;
 /// Zero pages at a fault where the world has none: they take no memory.
 const ZEROS: u64 = 16;
+/// Most pages that a thread waits for when it walks.
+const BATCH: u64 = 64;
+/// Pages of a frame.
+const FRAME: u64 = FRAME_PAGES as u64;
 /// Most runs that wait to be filled ahead.
 const MOST_AHEAD: usize = 64;
 
@@ -40,6 +44,12 @@ pub enum Step {
     Gone,
 }
 
+/// Where a run waits to be filled.
+enum Queue {
+    Ahead,
+    Expected,
+}
+
 /// An address space.
 pub struct Space {
     /// Its number on its line.
@@ -50,8 +60,10 @@ pub struct Space {
     streams: Streams,
     /// Pages that threads wait for.
     faults: VecDeque<u64>,
-    /// Runs to fill when nobody waits: first page and count.
+    /// Runs to fill when nobody waits, first page and count: what goes on behind faults, and
+    /// after it what is expected.
     ahead: VecDeque<(u64, u64)>,
+    expected: VecDeque<(u64, u64)>,
     /// Pages filled with data.
     pub filled: u64,
     /// Whether CRIU has done its part. Before that only pages that somebody waits for are
@@ -70,6 +82,7 @@ impl Space {
             streams: Streams::default(),
             faults: VecDeque::new(),
             ahead: VecDeque::new(),
+            expected: VecDeque::new(),
             filled: 0,
             restored: false,
         }
@@ -131,6 +144,9 @@ impl Space {
         let step = match origin {
             Some(_) => {
                 let window = self.streams.window(page);
+                if window > FRAME && self.restored {
+                    self.fill_behind(page, window.min(BATCH), source, decoder)?;
+                }
                 let step = self.fill(page, window, source, decoder)?;
                 if let Step::Done(count) = step
                     && count < window
@@ -148,6 +164,24 @@ impl Space {
         Ok(Some((step, origin)))
     }
 
+    /// Fills what a walk wants next before the page that it waits for: it would be back at once.
+    fn fill_behind(
+        &mut self,
+        page: u64,
+        count: u64,
+        source: &Source,
+        decoder: &mut Decoder,
+    ) -> Result<()> {
+        let (mut at, end) = (page + FRAME, page + count);
+        while let Some(run) = self.missing.next(at).filter(|run| run.page < end) {
+            match self.fill(run.page, end - run.page, source, decoder)? {
+                Step::Done(count) => at = run.page + count,
+                Step::Busy | Step::Gone => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Has a run filled as soon as nobody waits, before what was asked for earlier.
     fn look_ahead(&mut self, page: u64, count: u64) {
         self.ahead.push_front((page, count));
@@ -155,24 +189,23 @@ impl Space {
     }
 
     /// Has runs of the world filled, in this order, when nobody waits.
-    #[allow(dead_code)]
     pub fn expect(&mut self, runs: impl IntoIterator<Item = (u64, u64)>) {
-        self.ahead.extend(runs);
+        self.expected.extend(runs);
     }
 
     /// Has all that it lacks filled when nobody waits.
     pub fn expect_all(&mut self) {
-        self.ahead.push_back((0, u64::MAX));
+        self.expected.push_back((0, u64::MAX));
     }
 
     /// Whether there is something to fill ahead.
     pub fn has_work(&self) -> bool {
-        self.restored && !self.ahead.is_empty()
+        self.restored && !(self.ahead.is_empty() && self.expected.is_empty())
     }
 
     /// Fills a little of what is to be filled ahead. `None` when there is nothing.
     pub fn work(&mut self, source: &Source, decoder: &mut Decoder) -> Result<Option<Step>> {
-        while let Some((page, count)) = self.ahead.pop_front() {
+        while let Some((queue, (page, count))) = self.next_run() {
             let end = page.saturating_add(count);
             let Some(run) = self.missing.next(page).filter(|run| run.page < end) else {
                 continue;
@@ -184,11 +217,20 @@ impl Space {
             };
             let next = run.page + done;
             if next < end && step != Step::Gone {
-                self.ahead.push_front((next, end - next));
+                let queue = match queue {
+                    Queue::Ahead => &mut self.ahead,
+                    Queue::Expected => &mut self.expected,
+                };
+                queue.push_front((next, end - next));
             }
             return Ok(Some(step));
         }
         Ok(None)
+    }
+
+    fn next_run(&mut self) -> Option<(Queue, (u64, u64))> {
+        let ahead = self.ahead.pop_front().map(|run| (Queue::Ahead, run));
+        ahead.or_else(|| Some((Queue::Expected, self.expected.pop_front()?)))
     }
 
     /// Fills some of the pages from `page` on, at most `most`.

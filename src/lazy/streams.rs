@@ -22,9 +22,14 @@ pub struct Streams(Vec<Stream>);
 impl Streams {
     /// How many pages to fill from a faulting one on.
     pub fn window(&mut self, page: u64) -> u64 {
-        let near = |stream: &Stream| (stream.next..stream.next + NEAR).contains(&page);
+        let near = |it: &Stream| (it.next - it.window..it.next + NEAR).contains(&page);
         let window = match self.0.iter().position(near) {
-            Some(at) => (self.0.remove(at).window * 2).min(MOST_WINDOW),
+            Some(at) => {
+                let stream = self.0.remove(at);
+                // A walk may be faster than the filling of what it was given.
+                let more = if page < stream.next { 1 } else { 2 };
+                (stream.window * more).min(MOST_WINDOW)
+            }
             None => 1,
         };
         self.0.truncate(MOST - 1);
@@ -51,5 +56,6 @@ mod tests {
             assert_eq!(streams.window(1_000_000 - step * 1000), 1);
         }
         assert_eq!(given, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256]);
+        assert_eq!(streams.window(a - 200), 256);
     }
 }

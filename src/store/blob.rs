@@ -45,8 +45,26 @@ pub struct BlobWriter {
     lease: Lease,
     temporary: Temporary,
     hashing: Hashing,
-    /// How far the disk was set to work.
+    write_back: WriteBack,
+}
+
+/// Has the kernel write what is dirty while more comes.
+#[derive(Debug, Default)]
+pub(super) struct WriteBack {
+    /// How far the disk was set to work, in bytes.
     sent: u64,
+}
+
+impl WriteBack {
+    /// So much of the file has been written.
+    pub fn reached(&mut self, file: &File, size: u64) {
+        if size.saturating_sub(self.sent) >= WRITE_BACK {
+            // The kernel starts to write what is dirty, and keeps it.
+            let length = NonZero::new(size - self.sent);
+            let _ = fadvise(file, self.sent, length, Advice::DontNeed);
+            self.sent = size;
+        }
+    }
 }
 
 impl Lease {
@@ -60,7 +78,7 @@ impl Lease {
             lease: self.clone(),
             temporary,
             hashing: Hashing::default(),
-            sent: 0,
+            write_back: WriteBack::default(),
         })
     }
 
@@ -125,12 +143,8 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.temporary.file.write(bytes)?;
         self.hashing.update(&bytes[..count]);
-        if self.hashing.size() - self.sent >= WRITE_BACK {
-            // The kernel starts to write what is dirty, and keeps it.
-            let length = NonZero::new(self.hashing.size() - self.sent);
-            let _ = fadvise(&self.temporary.file, self.sent, length, Advice::DontNeed);
-            self.sent = self.hashing.size();
-        }
+        let size = self.hashing.size();
+        self.write_back.reached(&self.temporary.file, size);
         Ok(count)
     }
 

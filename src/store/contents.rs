@@ -21,6 +21,15 @@ pub struct Sizes {
     pub shared: u64,
 }
 
+/// A world in the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Of its manifest.
+    pub digest: Digest,
+    /// Of its entry in the index.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// One world (or base image) of the store.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +67,16 @@ impl Store {
         Ok(digest)
     }
 
+    /// All worlds, oldest first, by what the index alone says: no manifest is read.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let index = self.index().map_err(|error| self.blame(error))?;
+        let entries = index.worlds().into_iter().map(|(digest, entry, _)| Entry {
+            digest,
+            annotations: annotations(entry),
+        });
+        Ok(entries.collect())
+    }
+
     /// All worlds, oldest first.
     pub fn list(&self) -> Result<Vec<World>> {
         let index = self.index().map_err(|error| self.blame(error))?;
@@ -71,22 +90,13 @@ impl Store {
             *users.entry(*digest).or_default() += 1;
         }
         let listed = worlds.into_iter().zip(&reaches);
-        let listed = listed.map(|((digest, entry, names), reach)| {
-            let mut annotations: BTreeMap<_, _> = entry
-                .annotations()
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            annotations.remove(ANNOTATION_REF_NAME);
-            World {
-                digest,
-                names: names.into_iter().map(str::to_owned).collect(),
-                media_type: entry.media_type().to_string(),
-                artifact_type: self.artifact_type(&digest, entry),
-                annotations,
-                sizes: sizes(reach, &users),
-            }
+        let listed = listed.map(|((digest, entry, names), reach)| World {
+            digest,
+            names: names.into_iter().map(str::to_owned).collect(),
+            media_type: entry.media_type().to_string(),
+            artifact_type: self.artifact_type(&digest, entry),
+            annotations: annotations(entry),
+            sizes: sizes(reach, &users),
         });
         Ok(listed.collect())
     }
@@ -97,6 +107,14 @@ impl Store {
         let found = || self.document(digest).ok()?.artifact_type().cloned();
         told.or_else(found).map(|artifact| artifact.to_string())
     }
+}
+
+/// Of an entry in the index, without its name.
+fn annotations(entry: &Descriptor) -> BTreeMap<String, String> {
+    let all = entry.annotations().iter().flatten();
+    all.filter(|(key, _)| *key != ANNOTATION_REF_NAME)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 fn sizes(reach: &Reach, users: &BTreeMap<Digest, usize>) -> Option<Sizes> {

@@ -19,6 +19,7 @@ use super::folder;
 use super::index::{INDEX_NAME, Index, name_of};
 use super::layout::{
     BLOBS, LAYOUT_NAME, LEASES, NEIGHBOURS, PAGES, PRIVATE, RESCUED, SHA256, TMP, WORK,
+    WORKING_SETS,
 };
 use super::layout::{Store, check_layout};
 use super::lease::Lease;
@@ -195,7 +196,16 @@ impl Check<'_> {
         self.expect_only(store.root(), "", &[&top[..], &NEIGHBOURS].concat())?;
         let blobs = folder::open_folder(store.root(), BLOBS)?;
         self.expect_only(blobs.as_fd(), BLOBS, &[SHA256])?;
-        let ours = [LOCK_NAME, LEASES, TMP, PAGES, WORK, RESCUED, DAMAGED];
+        let ours = [
+            LOCK_NAME,
+            LEASES,
+            TMP,
+            PAGES,
+            WORK,
+            RESCUED,
+            DAMAGED,
+            WORKING_SETS,
+        ];
         self.expect_only(store.private(), PRIVATE, &ours)?;
         for name in folder::names(store.blobs())? {
             let path = format!("{BLOBS}/{SHA256}/{name}");

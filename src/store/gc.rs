@@ -94,6 +94,7 @@ impl Store {
         self.sweep_blobs(&needed, options, &mut swept)?;
         self.sweep_temporaries(options, lock, &mut swept)?;
         swept.temporaries += self.sweep_workspaces(options.dry_run)?;
+        self.sweep_working_sets(options.dry_run)?;
         Ok(swept)
     }
 

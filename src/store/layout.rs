@@ -30,6 +30,7 @@ pub(super) const PAGES: &str = "pages";
 /// Of `.worldshim`: folders of living owners, and what may be the only copy of a state.
 pub(super) const WORK: &str = "work";
 pub(super) const RESCUED: &str = "rescued";
+pub(super) const WORKING_SETS: &str = "working-sets";
 /// What else of ours lies beside the store.
 pub(super) const NEIGHBOURS: [&str; 1] = ["fingerprint.key"];
 

@@ -10,6 +10,7 @@
 //! .worldshim/pages/     belongs to the memory packer
 //! .worldshim/work/      world directories on their way in or out; each locked by its owner
 //! .worldshim/rescued/   world directories that may be the only copy of a state
+//! .worldshim/working-sets/  what page servers remember of worlds
 //! .worldshim/damaged/   blobs that were found damaged and set aside
 //! ```
 //!
@@ -38,10 +39,11 @@ mod publish;
 mod reach;
 mod reference;
 mod temporary;
+mod working_sets;
 mod workspace;
 
 pub use blob::{Blob, BlobWriter, Written};
-pub use contents::{Sizes, World};
+pub use contents::{Entry, Sizes, World};
 pub use document::{Document, MAX_DOCUMENT};
 pub use finding::{Fault, Finding, Severity};
 pub use fsck::Report;

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::OFlags;
 
-use super::blob::Written;
+use super::blob::{WriteBack, Written};
 use super::folder;
 use super::layout::Store;
 use super::lease::Lease;
@@ -36,6 +36,7 @@ pub struct PartialBlob {
     digest: Digest,
     size: u64,
     hashing: Hashing,
+    write_back: WriteBack,
 }
 
 impl Lease {
@@ -77,6 +78,7 @@ impl Lease {
             digest: *digest,
             size,
             hashing,
+            write_back: WriteBack::default(),
         }))
     }
 }
@@ -125,6 +127,7 @@ impl PartialBlob {
     /// Forgets what is there, to fetch all of it again.
     pub fn restart(&mut self) -> Result<()> {
         self.hashing = Hashing::default();
+        self.write_back = WriteBack::default();
         let digest = &self.digest;
         self.temporary
             .file
@@ -169,6 +172,8 @@ impl Write for PartialBlob {
         }
         let count = self.temporary.file.write_at(bytes, offset)?;
         self.hashing.update(&bytes[..count]);
+        let size = self.hashing.size();
+        self.write_back.reached(&self.temporary.file, size);
         Ok(count)
     }
 

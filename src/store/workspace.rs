@@ -144,7 +144,7 @@ impl Drop for Workspace {
     }
 }
 
-fn make_private(path: &Path) -> Result<()> {
+pub(super) fn make_private(path: &Path) -> Result<()> {
     match rustix::fs::mkdir(path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         made => made.context(|| format!("make {}", path.display())),

@@ -6,7 +6,7 @@
 //! | `dev.worldshim.fork.index` | which sibling, from 0 |
 //! | `dev.worldshim.fork.parent` | digest of the world's manifest in the store |
 //! | `dev.worldshim.fork.world` | checksum of the `world.json` that it is brought back from |
-//! | `dev.worldshim.fork.memory` | `lazy`: it comes from the world's page server |
+//! | `dev.worldshim.fork.memory` | the name, a digest, of the page server that its memory comes from |
 //! | `dev.worldshim.fork.expires` | when it is ended, RFC 3339 |
 //! | `dev.worldshim.fork.paused` | `true`: it stands still until it is resumed |
 //! | `dev.worldshim.fork.notify` | how the processes are told: `signal:NAME`, `exec:PATH ARGS` |
@@ -45,9 +45,6 @@ pub const ROOTFS: &str = "rootfs";
 /// Its only value.
 pub const COMMITTED: &str = "committed";
 
-/// The only value of the annotation about memory.
-const LAZY: &str = "lazy";
-
 /// Digits of a fork's id.
 const ID_DIGITS: usize = 12;
 
@@ -72,8 +69,8 @@ pub struct Sibling {
     pub parent: Digest,
     /// Checksum of the world's `world.json`.
     pub world: Digest,
-    /// Its memory comes from the page server of its parent.
-    pub lazy: bool,
+    /// The page server that its memory comes from, where not all is there from the start.
+    pub memory: Option<Digest>,
     /// When it is to be ended.
     pub expires: Option<OffsetDateTime>,
     /// It is not to run before it is resumed.
@@ -105,7 +102,9 @@ impl Sibling {
             index: parsed("fork.index", need("fork.index")?)?,
             parent: parsed("fork.parent", need("fork.parent")?)?,
             world: parsed("fork.world", need("fork.world")?)?,
-            lazy: get("fork.memory").is_some_and(|text| text == LAZY),
+            memory: get("fork.memory")
+                .map(|text| parsed("fork.memory", text))
+                .transpose()?,
             expires: get("fork.expires").map(|text| time(text)).transpose()?,
             paused: get("fork.paused").is_some_and(|text| text == "true"),
             notify: get("fork.notify").map(|text| text.parse()).transpose()?,
@@ -125,8 +124,8 @@ impl Sibling {
             ("fork.parent", self.parent.to_string()),
             ("fork.world", self.world.to_string()),
         ];
-        if self.lazy {
-            all.push(("fork.memory", LAZY.to_owned()));
+        if let Some(server) = self.memory {
+            all.push(("fork.memory", server.to_string()));
         }
         if let Some(expires) = self.expires {
             all.push(("fork.expires", in_text(expires)));
@@ -168,9 +167,7 @@ pub(super) fn check(key: &str, value: &str) -> Option<Result<()>> {
     let checked = match key {
         "fork" => id(value).map(drop),
         "fork.index" => parsed::<u32>(key, value).map(drop),
-        "fork.parent" | "fork.world" => parsed::<Digest>(key, value).map(drop),
-        "fork.memory" if value == LAZY => Ok(()),
-        "fork.memory" => Err(wrong(key, value)),
+        "fork.memory" | "fork.parent" | "fork.world" => parsed::<Digest>(key, value).map(drop),
         "fork.expires" => time(value).map(drop),
         "fork.paused" => parsed::<bool>(key, value).map(drop),
         "fork.notify" => value.parse::<Notify>().map(drop),
@@ -311,7 +308,7 @@ mod tests {
             index: 3,
             parent: Digest::of(b"parent"),
             world: Digest::of(b"world"),
-            lazy: true,
+            memory: Some(Digest::of(b"server")),
             expires: Some(OffsetDateTime::UNIX_EPOCH),
             paused: true,
             notify: Some(Notify::Signal(10)),

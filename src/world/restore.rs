@@ -292,9 +292,9 @@ impl<'a> Plan<'a> {
 
     /// Who has its memory, where it comes lazily.
     fn lazy_memory(&self) -> Option<LazyMemory> {
-        let sibling = self.sibling.as_ref().filter(|sibling| sibling.lazy)?;
+        let server = self.sibling.as_ref()?.memory?;
         Some(LazyMemory {
-            server: lazy::socket_of(&sibling.parent),
+            server: lazy::daemon::socket_of(&server),
             sibling: lazy::sibling_name(&self.request.namespace, &self.request.target.id),
         })
     }

@@ -109,3 +109,54 @@ fn a_name_is_given_once() {
     fs::write(sibling.container.place.rootfs().join("read"), "").unwrap();
     sibling.is_all_right();
 }
+
+#[test]
+fn a_server_is_started_once_and_ends_by_itself() {
+    use worldshim::lazy::daemon;
+    let world = World::new(WAITS);
+    let stage = world.stage(true);
+    let program = which::which("world").unwrap();
+    let sockets: Vec<_> = std::thread::scope(|scope| {
+        let start = || daemon::ensure(&program, world.store.path(), &world.digest).unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    assert!(sockets.iter().all(|socket| *socket == sockets[0]));
+    let sibling = world.fork_at(&sockets[0], &stage, "one");
+    fs::write(sibling.container.place.rootfs().join("read"), "").unwrap();
+    sibling.is_all_right();
+    drop(sibling);
+    eventually_within(30, "the server's end", || !sockets[0].exists());
+    let left = fs::read_dir(daemon::FOLDER).unwrap().count();
+    assert_eq!(left, 0, "files are left in {}", daemon::FOLDER);
+}
+
+fn eventually_within(seconds: u64, what: &str, probe: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    while !probe() {
+        assert!(std::time::Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_siblings_want_first_is_remembered() {
+    let world = World::new(WAITS);
+    let server = world.serve();
+    let stage = world.stage(true);
+    let path = world.store.working_set(&world.digest).unwrap();
+    let first = world.fork(&server, &stage, "one");
+    read_until(&first.output, "waiting\n");
+    eventually_within(10, "a working set", || path.exists());
+    let faults = server.state().faults;
+    let second = world.fork(&server, &stage, "two");
+    read_until(&second.output, "waiting\n");
+    let again = server.state().faults - faults;
+    assert!(again * 2 < faults, "{faults} faults, then {again}");
+    // Damage is as none.
+    fs::write(&path, "wsset1\n1 2 3\nnonsense\n").unwrap();
+    let other = world.serve();
+    let third = world.fork(&other, &stage, "three");
+    fs::write(third.container.place.rootfs().join("read"), "").unwrap();
+    third.is_all_right();
+}

@@ -5,5 +5,6 @@
 #[path = "../criu/container.rs"]
 mod container;
 mod failures;
+mod measure;
 mod programs;
 mod rig;

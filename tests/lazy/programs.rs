@@ -1,16 +1,23 @@
 //! Programs that do one thing to their memory, and check every byte of it.
 
+use worldshim::lazy::line;
+
 use super::rig::World;
 
-/// Forks `program` twice at once; both must find everything as it should be.
+/// Forks `program` three times at once; all must find everything as it should be, also the one
+/// that is being filled with all it lacks meanwhile.
 fn check(program: &str) {
     let world = World::new(program);
     let server = world.serve();
     let stage = world.stage(true);
-    let siblings = [
-        world.fork(&server, &stage, "one"),
-        world.fork(&server, &stage, "two"),
-    ];
+    let siblings = ["detached", "one", "two"].map(|name| {
+        let sibling = world.fork(&server, &stage, name);
+        if name == "detached" {
+            // It may be through already.
+            let _ = line::detach(&server.socket, name);
+        }
+        sibling
+    });
     for sibling in &siblings {
         sibling.is_all_right();
     }

@@ -95,7 +95,7 @@ impl World {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let socket = self.folder.path().join(format!("{number}.sock"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_world"))
+        let mut child = Command::new("world")
             .args(["-v", "page-server", "--linger", "1", "--store"])
             .arg(self.store.path())
             .arg("--socket")
@@ -117,11 +117,21 @@ impl World {
             .unwrap_or_else(|error| panic!("fork: {error}"))
     }
 
+    /// A sibling of the server at a socket.
+    pub fn fork_at(&self, socket: &Path, stage: &TempDir, name: &str) -> Sibling {
+        self.connect_and_restore(socket, stage, name)
+            .unwrap_or_else(|error| panic!("fork: {error}"))
+    }
+
     pub fn try_fork(&self, server: &PageServer, stage: &TempDir, name: &str) -> Result<Sibling> {
+        self.connect_and_restore(&server.socket, stage, name)
+    }
+
+    fn connect_and_restore(&self, socket: &Path, stage: &TempDir, name: &str) -> Result<Sibling> {
         let place = Place::beside(&self.original.place);
         std::fs::write(place.rootfs().join("go"), "").unwrap();
         let began = Instant::now();
-        let mut line = Line::connect(&server.socket, name)?;
+        let mut line = Line::connect(socket, name)?;
         let listener = handover::listen(&place.log())?;
         let (stop, stopper) = std::io::pipe().unwrap();
         let (restored, forwarded) = std::thread::scope(|scope| {
@@ -141,7 +151,6 @@ impl World {
     }
 
     /// A sibling with all of its memory.
-    #[allow(dead_code)]
     pub fn fork_eagerly(&self, stage: &TempDir) -> (Container, OwnedFd, Duration) {
         let place = Place::beside(&self.original.place);
         std::fs::write(place.rootfs().join("go"), "").unwrap();
@@ -168,6 +177,7 @@ impl World {
             timeout: Duration::from_secs(60),
             cancel: None,
             before_running: &mut |_| Ok(()),
+            before_resuming: &mut || Ok(()),
         })?;
         Ok((restored.pid, reader.into()))
     }
@@ -301,7 +311,6 @@ pub struct Sibling {
     pub container: Container,
     pub output: OwnedFd,
     pub line: Guardian,
-    #[allow(dead_code)]
     pub took: Duration,
 }
 

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use time::OffsetDateTime;
 
 use super::source::Source;
-use super::{Args, Memory, Tcp, nonsense};
+use super::{Args, Memory, Tcp, memory, nonsense};
 use crate::cli::restore::{self, image};
 use crate::containerd::{Container, Namespace, Streams};
 use crate::error::Result;
@@ -68,13 +68,17 @@ impl Plan {
         if let Some(expires) = expires {
             labels.insert(EXPIRES_LABEL.to_owned(), in_text(expires));
         }
+        let memory = match args.memory() {
+            Memory::Eager => None,
+            Memory::Lazy => Some(memory::server_of(lease.store(), &source.digest)?),
+        };
         for index in 0..args.count {
             let sibling = Sibling {
                 fork: fork.to_owned(),
                 index,
                 parent: source.digest,
                 world: source.manifest.checksum,
-                lazy: args.memory() == Memory::Lazy,
+                memory,
                 expires,
                 paused: args.paused,
                 notify: notify.clone(),

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -35,7 +36,11 @@ impl Server<'_> {
                 return self.welcome(key, socket, version, sibling);
             }
             Ok(Incoming::Message(Message::Detach { sibling }, None)) => self.detach(&sibling),
-            Ok(Incoming::Message(Message::Status, None)) => Message::State(self.state()),
+            Ok(Incoming::Message(Message::Status, None)) => {
+                // Whoever asks may be about to open a line.
+                self.idle_since = self.idle_since.map(|_| Instant::now());
+                Message::State(self.state())
+            }
             Ok(Incoming::Closed) => return Ok(()),
             Ok(Incoming::Nothing) => {
                 self.behind.insert(key, Behind::Stranger(socket));
@@ -140,9 +145,13 @@ impl Server<'_> {
             return Ok(());
         };
         it.complete = true;
+        it.recorded_since = Some(Instant::now());
         for key in it.spaces.clone() {
             if let Some(Behind::Space(_, space)) = self.behind.get_mut(&key) {
                 space.restored = true;
+                if let Ok(pid) = u32::try_from(space.number) {
+                    space.expect(self.working_set.of(pid));
+                }
                 if space.has_work() {
                     self.working.push_back(key);
                 }

@@ -7,6 +7,7 @@ use super::super::message::Message;
 use super::super::space::{Space, Step};
 use super::{Behind, Server};
 use crate::Result;
+use crate::memory::frame::FRAME_PAGES;
 
 impl Server<'_> {
     pub(super) fn read_events(&mut self, key: u64) {
@@ -79,9 +80,13 @@ impl Server<'_> {
         }
         let served = space.serve_fault(&self.source, &mut self.decoder);
         let (works, lacks) = (space.has_work(), space.missing() > 0);
+        let number = space.number;
         match served {
             Ok(None) => None,
-            Ok(Some((step, _))) => {
+            Ok(Some((step, origin))) => {
+                if let (Step::Done(count), Some(page)) = (step, origin) {
+                    self.record(sibling, number, page, count);
+                }
                 match step {
                     Step::Busy => {}
                     Step::Gone => self.end_space(key),
@@ -101,6 +106,21 @@ impl Server<'_> {
                 self.fail(sibling, &error);
                 None
             }
+        }
+    }
+
+    fn record(&mut self, sibling: u64, number: u64, page: u64, count: u64) {
+        let Some(sibling) = self.siblings.get_mut(&sibling) else {
+            return;
+        };
+        // What children of restored processes want is not known by a process id.
+        if sibling.recorded_since.is_some()
+            && let Ok(pid) = u32::try_from(number)
+            && !self
+                .working_set
+                .add(pid, page, count.min(FRAME_PAGES as u64))
+        {
+            sibling.recorded_since = None;
         }
     }
 

@@ -20,6 +20,16 @@ pub const LINEAGE: &str = "dev.worldshim.parent";
 /// that one's config.
 pub const ORIGIN: &str = "dev.worldshim.origin";
 
+/// The id of its container, among the annotations of checkpoint tools.
+const CONTAINER: &str = "container.name";
+
+/// Whether the world of an index's entry may be one of a container of this id: other tools
+/// leave the annotations out.
+pub(super) fn may_be_of(container: &str, annotations: &BTreeMap<String, String>) -> bool {
+    let told = annotations.get(&format!("org.criu.checkpoint.{CONTAINER}"));
+    told.is_none_or(|told| told == container)
+}
+
 /// What a world's annotations say: nothing but what is in `world.json`, and the parent.
 pub(super) fn annotations(
     manifest: &Manifest,
@@ -52,7 +62,7 @@ pub(super) fn annotations(
     };
     let cgroup = cgroup.to_owned();
     for (key, value) in [
-        ("container.name", Some(&container.id)),
+        (CONTAINER, Some(&container.id)),
         ("engine.name", Some(&"worldshim".to_owned())),
         ("engine.version", Some(&host.worldshim)),
         ("criu.version", host.criu.as_ref()),

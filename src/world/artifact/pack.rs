@@ -71,7 +71,8 @@ pub fn pack(request: &PackRequest) -> Result<PackedWorld> {
     let bytes = read_manifest(dir.as_fd())?;
     let manifest = Manifest::parse(&bytes)?;
     let base = base_of(request, &manifest)?;
-    if let Some(artifact) = packed_before(request.lease, &Digest::of(&bytes), base)? {
+    let container = &manifest.container.id;
+    if let Some(artifact) = packed_before(request.lease, container, &Digest::of(&bytes), base)? {
         return publish(request, artifact, manifest, 0);
     }
     let packing = Packing {
@@ -116,12 +117,20 @@ fn base_of<'a>(request: &PackRequest<'a>, manifest: &Manifest) -> Result<&'a [Co
 }
 
 /// The world of the store that has this `world.json`, and this base image.
-fn packed_before(lease: &Lease, config: &Digest, base: &[Content]) -> Result<Option<Artifact>> {
+fn packed_before(
+    lease: &Lease,
+    container: &str,
+    config: &Digest,
+    base: &[Content],
+) -> Result<Option<Artifact>> {
     let store = lease.store();
     if store.blob_size(config)?.is_none() {
         return Ok(None);
     }
-    for world in store.list()? {
+    for world in store.entries()? {
+        if !annotations::may_be_of(container, &world.annotations) {
+            continue;
+        }
         let Ok(manifest) = store.manifest(&world.digest) else {
             continue;
         };
@@ -139,7 +148,10 @@ fn packed_before(lease: &Lease, config: &Digest, base: &[Content]) -> Result<Opt
 
 /// The newest world in the store of a container of this id.
 pub fn last_world_of(store: &Store, namespace: &str, container: &str) -> Result<Option<Digest>> {
-    for world in store.list()?.into_iter().rev() {
+    for world in store.entries()?.into_iter().rev() {
+        if !annotations::may_be_of(container, &world.annotations) {
+            continue;
+        }
         let Ok((_, manifest)) = super::load(store, &world.digest) else {
             continue;
         };
