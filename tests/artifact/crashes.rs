@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::verbs::World;
 use crate::common::container::Container;
-use crate::common::ctr::within;
+use crate::common::ctr::{self, within};
 use crate::common::suite::{Case, Test, shared};
 
 pub fn cases() -> Vec<Case> {
@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
         shared("killed_while_it_makes_a_world", checkpoint),
         shared("killed_while_it_makes_the_only_copy", stop),
         shared("killed_while_it_sweeps", gc),
+        shared("killed_while_it_restores", restore),
     ]
 }
 
@@ -124,6 +125,46 @@ fn stop(test: &Test) {
         container.remove();
     }
     undamaged(&world);
+}
+
+/// What is there of the container is whole or goes by the ordinary commands; the world can be
+/// restored again at once.
+fn restore(test: &Test) {
+    let world = World::new(test);
+    let container = Container::big(test, "a", 24);
+    world.checkpoint(&container.id, "x");
+    let count = container.count();
+    container.remove();
+    let first = test.id("first");
+    let time = whole(&world, &["restore", "x", "--id", &first]);
+    Container { id: first }.remove();
+    let mut killed = 0;
+    for moment in 0..MOMENTS {
+        let id = test.id(&format!("r{moment}"));
+        let arguments = ["restore", "x", "--id", &id];
+        killed += u32::from(!kill_after(&world, &arguments, time * moment / MOMENTS));
+        undamaged(&world);
+        // The shim may be at work for the dead one yet.
+        std::thread::sleep(Duration::from_millis(500));
+        if ctr::status(&id).as_deref() == Some("RUNNING") {
+            Container { id: id.clone() }.goes_on_from(count - 2);
+        }
+        if ctr::ok(&["container", "ls", "-q"])
+            .lines()
+            .any(|line| line == id)
+        {
+            let said = world.refused(4, &arguments);
+            assert!(said.contains("remove it"), "{said}");
+            ctr::run(&["task", "rm", "--force", &id]);
+            ctr::ok(&["container", "rm", &id]);
+        }
+        world.json(&arguments);
+        let again = Container { id };
+        again.goes_on_from(count - 2);
+        again.remove();
+    }
+    assert!(killed > MOMENTS / 2, "{killed} kills came in time");
+    swept(&world);
 }
 
 fn gc(test: &Test) {
