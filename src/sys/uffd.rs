@@ -62,8 +62,9 @@ pub fn read(fd: BorrowedFd<'_>, events: &mut Vec<Event>) -> io::Result<bool> {
     };
     let Ok(count) = usize::try_from(count) else {
         let error = io::Error::last_os_error();
-        return match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
+        return match error.raw_os_error() {
+            // Without a descriptor to spare a fork waits until there is one.
+            Some(libc::EAGAIN | libc::EINTR | libc::EMFILE | libc::ENFILE) => Ok(false),
             _ => Err(error),
         };
     };
