@@ -132,6 +132,8 @@ fn start(program: &Path, store: &Path, world: &Digest, socket: &Path) -> Result<
 /// holds a descriptor for each of their processes. Does what our privileges allow.
 pub fn settle() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    // Threads stand still until it has done its work.
+    let _ = rustix::process::setpriority_process(None, -10);
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit {
         current: limit.maximum,
