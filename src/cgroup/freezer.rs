@@ -114,10 +114,25 @@ impl Freezer {
     }
 
     /// Asks for it and does not wait: for tasks that somebody else holds still, and that must
-    /// not run when they are let go.
-    pub fn begin(&self) -> Result<()> {
+    /// not run when they are let go. That one, `holder`, leaves the cgroup first: it is to
+    /// work on.
+    pub fn begin_without(&self, holder: i32) -> Result<()> {
         self.cgroup.pids_but_never_ours()?;
-        self.ask(true)
+        // On v2, not every cgroup above takes processes; the topmost one does.
+        let outside = self.dir.ancestors().skip(1);
+        let mut outside = outside.map(|dir| dir.join("cgroup.procs"));
+        let moved = outside
+            .any(|procs| procs.exists() && std::fs::write(&procs, holder.to_string()).is_ok());
+        match moved {
+            true => self.ask(true),
+            false => Err(Error::new(
+                ErrorKind::HostUnfit,
+                format!(
+                    "process {holder} cannot leave the cgroup {}",
+                    self.dir.display()
+                ),
+            )),
+        }
     }
 
     /// Lets the tasks run and returns the instant at which they do.

@@ -22,6 +22,7 @@ mod pull;
 mod push;
 mod restore;
 mod rm;
+mod rollback;
 mod shell;
 mod tag;
 mod verify;
@@ -60,6 +61,8 @@ enum Verb {
     Checkpoint(checkpoint::Args),
     /// Bring a world back as a running container
     Restore(restore::Args),
+    /// Take a container back to a world, under its own id
+    Rollback(rollback::Args),
     /// Make many running containers out of one world, or out of one that runs
     Fork(Box<fork::Args>),
     /// List the worlds of the store
@@ -123,6 +126,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Diff(args) => return diff::run(&args, cli.format),
         Verb::Checkpoint(args) => checkpoint::run(&args, cli.format),
         Verb::Restore(args) => restore::run(&args, cli.format),
+        Verb::Rollback(args) => rollback::run(&args, cli.format),
         Verb::Fork(args) => fork::run(&args, cli.format),
         Verb::Ls(args) => ls::run(&args, cli.format),
         Verb::Inspect(args) => inspect::run(&args, cli.format),

@@ -32,6 +32,8 @@ const ATTEMPTS: usize = 3;
 
 /// A world's files, and what they stand on.
 pub struct Files<'a> {
+    /// The fork that they are for.
+    pub fork: &'a str,
     /// containerd's snapshotter.
     pub snapshotter: &'a str,
     /// Chain id of the layers below.
@@ -65,6 +67,16 @@ impl Drop for Held<'_> {
             tracing::debug!("{error}");
         }
     }
+}
+
+/// The key of what holds a snapshot for a fork.
+fn held_by(fork: &str) -> String {
+    format!("{PREFIX}held-{fork}")
+}
+
+/// The id of containerd's lease for a fork.
+pub fn lease_of(fork: &str) -> String {
+    format!("{PREFIX}fork-{fork}")
 }
 
 /// The name of the snapshot of these files.
@@ -102,7 +114,7 @@ impl Namespace<'_> {
                     }
                 }
             }
-            let view = format!("{name}-{suffix}-held");
+            let view = held_by(files.fork);
             match self.view(files.snapshotter, &view, &name, lease) {
                 // Swept between two calls: once more.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -120,15 +132,15 @@ impl Namespace<'_> {
         Err(Error::new(ErrorKind::Aborted, text))
     }
 
-    /// False where the snapshotter does not suit.
-    fn make(
+    /// A writable snapshot as a container's rootfs.
+    pub fn prepare_rootfs(
         &self,
-        files: &Files<'_>,
-        name: &str,
+        snapshotter: &str,
         key: &str,
+        parent: &str,
         lease: &ContainerdLease<'_>,
-    ) -> Result<bool> {
-        let mounts = self.prepare(files.snapshotter, key, files.chain_id, Some(lease))?;
+    ) -> Result<RootfsMount> {
+        let mounts = self.prepare(snapshotter, key, parent, Some(lease))?;
         let mounts: Vec<_> = mounts
             .into_iter()
             .map(|mount| RootfsMountRequest {
@@ -138,7 +150,18 @@ impl Namespace<'_> {
                 target: mount.target,
             })
             .collect();
-        let mount = RootfsMount::parse(&mounts)?;
+        RootfsMount::parse(&mounts)
+    }
+
+    /// False where the snapshotter does not suit.
+    fn make(
+        &self,
+        files: &Files<'_>,
+        name: &str,
+        key: &str,
+        lease: &ContainerdLease<'_>,
+    ) -> Result<bool> {
+        let mount = self.prepare_rootfs(files.snapshotter, key, files.chain_id, lease)?;
         let (RootfsMount::Overlay { .. }, Some(upper)) = (&mount, mount.upper()?) else {
             return Ok(false);
         };
@@ -158,18 +181,26 @@ impl Namespace<'_> {
         self.remove_snapshot(files.snapshotter, key)
     }
 
-    /// Removes those of our snapshots that nothing stands on, of one `rootfs.tar` or of all;
-    /// returns their names.
-    pub fn remove_unused(
-        &self,
-        snapshotter: &str,
-        of: Option<&Digest>,
-        dry_run: bool,
-    ) -> Result<Vec<String>> {
-        let filter = match of {
-            Some(digest) => format!("labels.\"{ROOTFS_LABEL}\"==\"{digest}\""),
-            None => format!("labels.\"{ROOTFS_LABEL}\""),
-        };
+    /// Removes what a fork that was killed still holds.
+    pub fn let_go(&self, snapshotter: &str, fork: &str) -> Result<()> {
+        self.remove_snapshot(snapshotter, &held_by(fork))?;
+        self.drop_lease(&lease_of(fork))
+    }
+
+    /// Removes one of our snapshots, unless others stand on it. True when it is gone.
+    pub fn remove_if_unused(&self, snapshotter: &str, name: &str) -> Result<bool> {
+        if !name.starts_with(PREFIX) {
+            return Ok(false);
+        }
+        match self.remove_snapshot(snapshotter, name) {
+            Err(error) if error.kind() == ErrorKind::WrongState => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// Removes all of our snapshots that nothing stands on; returns their names.
+    pub fn remove_unused(&self, snapshotter: &str, dry_run: bool) -> Result<Vec<String>> {
+        let filter = format!("labels.\"{ROOTFS_LABEL}\"");
         let mut removed = Vec::new();
         for snapshot in self.snapshots(snapshotter, &filter)? {
             if !snapshot.is_committed || !snapshot.name.starts_with(PREFIX) {
@@ -179,13 +210,9 @@ impl Namespace<'_> {
             if !self.snapshots(snapshotter, &parent)?.is_empty() {
                 continue;
             }
-            match dry_run {
-                true => {}
-                false => match self.remove_snapshot(snapshotter, &snapshot.name) {
-                    // A fork began to use it just now.
-                    Err(error) if error.kind() == ErrorKind::WrongState => continue,
-                    done => done?,
-                },
+            // It fails where a fork began to use it just now.
+            if !dry_run && !self.remove_if_unused(snapshotter, &snapshot.name)? {
+                continue;
             }
             removed.push(snapshot.name);
         }

@@ -6,10 +6,10 @@ use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::{
     Container as Record, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
-    ListContainersRequest,
+    ListContainersRequest, UpdateContainerRequest,
 };
 use oci_spec::runtime::Spec;
-use prost_types::{Any, Timestamp};
+use prost_types::{Any, FieldMask, Timestamp};
 use time::{Duration, OffsetDateTime};
 
 use super::{Namespace, committed};
@@ -116,6 +116,30 @@ impl Namespace<'_> {
         let what = format!("make container {}", container.id);
         self.ask(what, async move { client.create(create).await })?;
         Ok(())
+    }
+
+    /// Has a record refer to another writable snapshot, and changes its labels.
+    pub fn give_snapshot(
+        &self,
+        id: &str,
+        snapshot_key: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let mut client = ContainersClient::new(self.containerd.channel.clone());
+        let update = self.request(UpdateContainerRequest {
+            container: Some(Record {
+                id: id.to_owned(),
+                snapshot_key: snapshot_key.to_owned(),
+                labels: labels.clone().into_iter().collect(),
+                ..Default::default()
+            }),
+            update_mask: Some(FieldMask {
+                paths: vec!["snapshotkey".to_owned(), "labels".to_owned()],
+            }),
+        });
+        let what = format!("change container {id}");
+        self.ask(what, async move { client.update(update).await })
+            .map(drop)
     }
 
     /// Removes a record; one that is not there is no error.

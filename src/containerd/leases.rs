@@ -9,6 +9,7 @@ use containerd_client::tonic::Request;
 use time::OffsetDateTime;
 
 use super::Namespace;
+use super::containers::gone_is_fine;
 use crate::error::Result;
 use crate::world::fork::in_text;
 
@@ -47,17 +48,21 @@ impl Namespace<'_> {
     }
 }
 
-impl Drop for ContainerdLease<'_> {
-    fn drop(&mut self) {
-        let mut client = LeasesClient::new(self.namespace.containerd.channel.clone());
-        let delete = self.namespace.request(DeleteRequest {
-            id: self.id.clone(),
+impl Namespace<'_> {
+    /// Drops a lease by its id; one that is not there is no error.
+    pub(super) fn drop_lease(&self, id: &str) -> Result<()> {
+        let mut client = LeasesClient::new(self.containerd.channel.clone());
+        let delete = self.request(DeleteRequest {
+            id: id.to_owned(),
             sync: false,
         });
-        let dropped = self
-            .namespace
-            .ask("drop a lease", async move { client.delete(delete).await });
-        if let Err(error) = dropped {
+        gone_is_fine(self.ask("drop a lease", async move { client.delete(delete).await }))
+    }
+}
+
+impl Drop for ContainerdLease<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.namespace.drop_lease(&self.id) {
             tracing::debug!("{error}");
         }
     }

@@ -17,8 +17,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
+use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{Plugin, PluginsRequest, VersionResponse};
+use containerd_client::services::v1::{
+    ListNamespacesRequest, Plugin, PluginsRequest, VersionResponse,
+};
 use containerd_client::tonic::metadata::{Ascii, MetadataValue};
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Status};
@@ -93,6 +96,24 @@ impl Containerd {
         let question = async move { client.plugins(all).await };
         let answer = self.ask("containerd's plugins", self.patience, question)?;
         Ok(answer.plugins)
+    }
+
+    /// The names of its namespaces.
+    pub fn namespaces(&self) -> Result<Vec<String>> {
+        let mut client = NamespacesClient::new(self.channel.clone());
+        let all = ListNamespacesRequest::default();
+        let question = async move { client.list(all).await };
+        let answer = self.ask("containerd's namespaces", self.patience, question)?;
+        Ok(answer.namespaces.into_iter().map(|one| one.name).collect())
+    }
+
+    /// The names of its snapshotters that work.
+    pub fn snapshotters(&self) -> Result<Vec<String>> {
+        let works = |plugin: &Plugin| {
+            plugin.r#type == "io.containerd.snapshotter.v1" && plugin.init_err.is_none()
+        };
+        let all = self.plugins()?.into_iter().filter(works);
+        Ok(all.map(|plugin| plugin.id).collect())
     }
 
     /// The pid that listens on the socket; `None` when it is in another pid namespace.

@@ -79,6 +79,29 @@ impl Namespace<'_> {
         }
     }
 
+    /// The task's output, as far as it does not end with the client that made it: log URIs.
+    pub fn log_streams(&self, id: &str) -> Result<Streams> {
+        let mut client = TasksClient::new(self.containerd.channel.clone());
+        let get = self.request(GetRequest {
+            container_id: id.to_owned(),
+            ..Default::default()
+        });
+        let answer = self.ask(format!("task {id}"), async move { client.get(get).await });
+        let process = match answer {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Streams::default()),
+            answer => answer?.process.unwrap_or_default(),
+        };
+        let log = |uri: String| match uri.contains("://") {
+            true => uri,
+            false => String::new(),
+        };
+        Ok(Streams {
+            stdin: String::new(),
+            stdout: log(process.stdout),
+            stderr: log(process.stderr),
+        })
+    }
+
     /// Has the shim write a running container as a world into a folder.
     pub fn checkpoint(&self, id: &str, wishes: &CheckpointWishes) -> Result<()> {
         let options = oci::CheckpointOptions {

@@ -263,8 +263,8 @@ impl<'a> Plan<'a> {
                     }
                     hooks::oci::before_it_runs(target, &self.spec)
                 },
-                before_resuming: &mut || match self.is_paused() {
-                    true => cgroup.freezer()?.begin(),
+                before_resuming: &mut |criu| match self.is_paused() {
+                    true => cgroup.freezer()?.begin_without(criu),
                     false => Ok(()),
                 },
             })

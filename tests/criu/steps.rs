@@ -137,6 +137,6 @@ fn restore_as(
         timeout: Duration::from_secs(60),
         cancel: None,
         before_running: &mut |_| Ok(()),
-        before_resuming: &mut || Ok(()),
+        before_resuming: &mut |_| Ok(()),
     })
 }

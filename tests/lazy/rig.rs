@@ -177,7 +177,7 @@ impl World {
             timeout: Duration::from_secs(60),
             cancel: None,
             before_running: &mut |_| Ok(()),
-            before_resuming: &mut || Ok(()),
+            before_resuming: &mut |_| Ok(()),
         })?;
         Ok((restored.pid, reader.into()))
     }

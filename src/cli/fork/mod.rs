@@ -15,7 +15,7 @@ use super::checkpoint::Manner;
 use super::output::{self, Format};
 use super::places::{ContainerdArgs, StoreArgs};
 use super::progress;
-use crate::containerd::committed::Files;
+use crate::containerd::committed::{self, Files, Held};
 use crate::containerd::{ContainerdLease, Namespace};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ use source::Source;
 /// Most siblings of one fork.
 const MOST: u32 = 4096;
 /// containerd drops the lease of a fork that was killed after this.
-const LEASE: Duration = Duration::from_secs(60 * 60);
+const LEASE: Duration = Duration::from_secs(10 * 60);
 
 /// What becomes of TCP connections to outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -189,9 +189,9 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
     };
     phases.push(Phase::since("memory", timing));
     interrupt.check()?;
-    let held = namespace.lease(&format!("worldshim-fork-{fork}"), LEASE)?;
+    let held = namespace.lease(&committed::lease_of(&fork), LEASE)?;
     let timing = Instant::now();
-    let files = shared_files(&source, &plan, &namespace, &held)?;
+    let files = shared_files(&source, &plan, &fork, &namespace, &held)?;
     phases.push(Phase::since("files", timing));
     let parent = files.as_ref().map_or(&*plan.chain_id, |files| &*files.name);
     let siblings = siblings::start(&plan, parent, &source.world(), &namespace, &interrupt);
@@ -228,15 +228,17 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
 fn shared_files<'a>(
     source: &Source,
     plan: &Plan,
+    fork: &str,
     namespace: &'a Namespace<'_>,
     lease: &ContainerdLease<'_>,
-) -> Result<Option<crate::containerd::committed::Held<'a>>> {
+) -> Result<Option<Held<'a>>> {
     let Some(file) = source.rootfs()? else {
         return Ok(None);
     };
     let rules = plan.device_rules();
     namespace.committed(
         &Files {
+            fork,
             snapshotter: &plan.snapshotter,
             chain_id: &plan.chain_id,
             digest: file.sha256,

@@ -79,8 +79,8 @@ pub struct RestoreRequest<'a> {
     /// limits and hooks belong here. An error undoes the restore.
     pub before_running: &'a mut dyn FnMut(i32) -> Result<()>,
     /// Called when CRIU is about to let them run, and cannot be stopped any more: an error
-    /// is told when it has.
-    pub before_resuming: &'a mut dyn FnMut() -> Result<()>,
+    /// is told when it has. Called with CRIU's process id: it lives in their cgroups.
+    pub before_resuming: &'a mut dyn FnMut(i32) -> Result<()>,
 }
 
 /// A tree that runs again.
@@ -133,6 +133,9 @@ fn run(
     let spec = request.spec;
     let before_running = &mut *request.before_running;
     let before_resuming = &mut *request.before_resuming;
+    remove_log(&request.work_dir.join(LOG))?;
+    let mut worker = request.criu.start(launch)?;
+    let criu = worker.pid().as_raw_pid();
     let mut pty_master = None;
     let mut on_notify = |notification: Notification| -> Result<()> {
         match (notification.stage.as_str(), notification.pid) {
@@ -142,13 +145,11 @@ fn run(
                 set_hostname(pid, spec, shared_hostname.as_deref())?;
                 before_running(pid)?;
             }
-            ("pre-resume", _) => before_resuming()?,
+            ("pre-resume", _) => before_resuming(criu)?,
             _ => {}
         }
         Ok(())
     };
-    remove_log(&request.work_dir.join(LOG))?;
-    let mut worker = request.criu.start(launch)?;
     let answer = worker.call(Call {
         request: rpc::Request {
             kind: RequestType::Restore.into(),
