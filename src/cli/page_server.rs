@@ -26,7 +26,7 @@ pub(super) struct Args {
     socket: PathBuf,
 
     /// Seconds without siblings after which it ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     linger: u64,
 
     #[command(flatten)]

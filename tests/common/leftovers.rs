@@ -6,8 +6,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What the host keeps on purpose: which CRIU it has.
-const KEPT: [&str; 2] = ["file /run/worldshim", "file /run/worldshim/criu.json"];
+/// What the host keeps on purpose: which CRIU it has, and the folder of page servers' sockets.
+const KEPT: [&str; 3] = [
+    "file /run/worldshim",
+    "file /run/worldshim/criu.json",
+    "file /run/worldshim/pages",
+];
 
 /// Lines like `file /run/x`, `mount /run/y`.
 #[derive(Debug, Default, PartialEq, Eq)]
