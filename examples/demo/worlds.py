@@ -10,6 +10,7 @@ import run as demo
 from run import Wrong, check, curl, remove, run, say, show, step, tasks
 
 PORT = 5000
+SIBLINGS = 8
 CONFIG = f"""version: 0.1
 log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: /tmp/demo-registry}}}}
@@ -96,3 +97,39 @@ def tell(number):
     check(answer["memory"] == seen["memory"], "its memory is the same, to the byte")
     remove("counter", shown=False)
     check("counter" not in tasks(), "and it ends like any other container")
+    fork(number + 4, seen["count"])
+
+
+def fork(number, seen):
+    step(number, "Eight of it at once")
+    report = world("fork", "counter:2", "-n", str(SIBLINGS), "--name-prefix", "sibling")
+    say(f"  {SIBLINGS} run after {report['total_ns'] / 1e6:.0f} ms; their memory comes when they touch it")
+    names = [sibling["id"] for sibling in report["siblings"]]
+    pids = tasks()
+    # Of the first life's 64 MiB, each has what it touched.
+    own = {name: resident(pids[name]) for name in names}
+    say(f"  memory of its own, each: {mib(min(own.values()))} to {mib(max(own.values()))}")
+    answers = {name: curl(name, shown=False) for name in names}
+    check({answer["count"] for answer in answers.values()} == {seen + 1},
+          f"each counts on from {seen}, the number that all of them remember")
+    check(len({answer["memory"] for answer in answers.values()}) == 1, "with the same memory, to the byte")
+    lives = {name: generation(name) for name in names}
+    for name in names[:3]:
+        say(f"  {name}: {lives[name]['hostname']}, seed {lives[name]['seed'][:16]}...")
+    check(len({life["seed"] for life in lives.values()}) == SIBLINGS, "each was given a seed that no other has")
+    check(len({life["hostname"] for life in lives.values()}) == SIBLINGS, "and a name of its own")
+    removed = world("rm", "--forks-of", report["fork"])
+    check(len(removed["removed"]) == SIBLINGS and not set(names) & set(tasks()), "and they go together")
+
+
+def resident(pid):
+    """Bytes of anonymous memory that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
+
+
+def generation(name):
+    """What a sibling can read about itself, by a program inside."""
+    text, _ = run("ctr", "task", "exec", "--exec-id", "look", name, "cat", "/run/worldshim/generation", shown=False)
+    hostname, _ = run("ctr", "task", "exec", "--exec-id", "look", name, "hostname", shown=False)
+    return {**json.loads(text), "hostname": hostname.strip()}

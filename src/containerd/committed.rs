@@ -193,9 +193,27 @@ impl Namespace<'_> {
             return Ok(false);
         }
         match self.remove_snapshot(snapshotter, name) {
-            Err(error) if error.kind() == ErrorKind::WrongState => Ok(false),
+            Err(error) if error.kind() == ErrorKind::WrongState => {
+                self.leave_to_containerd(snapshotter, name)
+            }
             removed => removed.map(|()| true),
         }
+    }
+
+    /// containerd's own sweep removes what stood on a snapshot without telling that snapshot,
+    /// which can never be removed then, but by a sweep, too. False where it is in use after all.
+    fn leave_to_containerd(&self, snapshotter: &str, name: &str) -> Result<bool> {
+        if self.is_stood_on(snapshotter, name)? {
+            return Ok(false);
+        }
+        self.unlabel(snapshotter, name, KEEP_LABEL)?;
+        self.sweep(&format!("{PREFIX}sweep-{}", fork::new_id()?))?;
+        self.has_snapshot(snapshotter, name).map(|there| !there)
+    }
+
+    fn is_stood_on(&self, snapshotter: &str, name: &str) -> Result<bool> {
+        let filter = format!("parent==\"{name}\"");
+        Ok(!self.snapshots(snapshotter, &filter)?.is_empty())
     }
 
     /// Removes all of our snapshots that nothing stands on; returns their names.
@@ -206,8 +224,7 @@ impl Namespace<'_> {
             if !snapshot.is_committed || !snapshot.name.starts_with(PREFIX) {
                 continue;
             }
-            let parent = format!("parent==\"{}\"", snapshot.name);
-            if !self.snapshots(snapshotter, &parent)?.is_empty() {
+            if self.is_stood_on(snapshotter, &snapshot.name)? {
                 continue;
             }
             // It fails where a fork began to use it just now.

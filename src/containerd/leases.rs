@@ -51,10 +51,20 @@ impl Namespace<'_> {
 impl Namespace<'_> {
     /// Drops a lease by its id; one that is not there is no error.
     pub(super) fn drop_lease(&self, id: &str) -> Result<()> {
+        self.end_lease(id, false)
+    }
+
+    /// Has containerd sweep, and waits for it: what ends a lease may ask for that.
+    pub(super) fn sweep(&self, id: &str) -> Result<()> {
+        std::mem::forget(self.lease(id, Duration::from_secs(60))?);
+        self.end_lease(id, true)
+    }
+
+    fn end_lease(&self, id: &str, sync: bool) -> Result<()> {
         let mut client = LeasesClient::new(self.containerd.channel.clone());
         let delete = self.request(DeleteRequest {
             id: id.to_owned(),
-            sync: false,
+            sync,
         });
         gone_is_fine(self.ask("drop a lease", async move { client.delete(delete).await }))
     }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, Info, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
-    RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest,
+    RemoveSnapshotRequest, StatSnapshotRequest, UpdateSnapshotRequest, ViewSnapshotRequest,
 };
 use containerd_client::types::Mount;
+use prost_types::FieldMask;
 
 use super::containers::gone_is_fine;
 use super::leases::ContainerdLease;
@@ -155,6 +156,23 @@ impl Namespace<'_> {
         let what = format!("commit snapshot {name}");
         self.ask(what, async move { client.commit(commit).await })
             .map(drop)
+    }
+
+    /// Takes a label off a snapshot.
+    pub(super) fn unlabel(&self, snapshotter: &str, name: &str, label: &str) -> Result<()> {
+        let mut client = SnapshotsClient::new(self.containerd.channel.clone());
+        let update = self.request(UpdateSnapshotRequest {
+            snapshotter: snapshotter.to_owned(),
+            info: Some(Info {
+                name: name.to_owned(),
+                ..Default::default()
+            }),
+            update_mask: Some(FieldMask {
+                paths: vec![format!("labels.{label}")],
+            }),
+        });
+        let what = format!("change the labels of snapshot {name}");
+        gone_is_fine(self.ask(what, async move { client.update(update).await }))
     }
 
     /// How a snapshot is mounted.

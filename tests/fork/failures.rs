@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case> {
         shared("one_that_cannot_be_brought_back_leaves_nothing", broken),
         shared("an_interrupted_fork_is_undone", interrupted),
         shared("a_killed_fork_can_be_removed", killed),
+        alone("what_containerd_forgot_is_swept", swept),
         alone("in_the_end_nothing_is_left", nothing),
     ]
 }
@@ -148,6 +149,27 @@ fn killed(test: &Test) {
     let fork = Fork::of(test, &world, "x", "s", &["-n", "2"]);
     fork.remove(&world);
     world.sound();
+}
+
+/// containerd's sweep forgets that a snapshot stood on ours, which it cannot remove itself then.
+fn swept(test: &Test) {
+    let world = World::new(test);
+    let source = Container::counter(test, "a", &[]);
+    world.checkpoint(&source.id, "x");
+    let fork = Fork::of(test, &world, "x", "s", &[]);
+    let snapshot = fork.report["files"]["snapshot"].as_str().expect("one");
+    ctr::ok(&["snapshots", "view", &test.id("view"), snapshot]);
+    let lease = test.id("lease");
+    ctr::ok(&["leases", "create", "--id", &lease]);
+    ctr::ok(&["leases", "delete", "--sync", &lease]);
+    let left = ctr::ok(&["snapshots", "ls"]);
+    assert!(
+        !left.contains(&test.id("view")),
+        "containerd sweeps it: {left}"
+    );
+    let removed = world.json(&["rm", "--forks-of", "x"]);
+    assert_eq!(removed["snapshots"][0], *snapshot, "{removed:#}");
+    assert!(!ctr::ok(&["snapshots", "ls"]).contains(snapshot));
 }
 
 /// Alone, for it looks at what all forks share.

@@ -179,7 +179,9 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
     let namespace = containerd.namespace(&args.containerd.namespace)?;
     let fork = fork::new_id()?;
     let source = Source::of(args, &lease, &namespace, &mut phases)?;
-    let expires = args.ttl.map(|ttl| OffsetDateTime::now_utc() + ttl);
+    let expires = args
+        .ttl
+        .map(|ttl| whole_seconds(OffsetDateTime::now_utc() + ttl));
     let plan = Plan::new(args, &source, &lease, &namespace, &fork, expires)?;
     source.stage(args.memory(), &lease, &mut phases)?;
     let timing = Instant::now();
@@ -310,6 +312,12 @@ fn row(sibling: &Outcome) -> [String; 4] {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The next whole second, which is how exactly a sibling's end is timed.
+fn whole_seconds(time: OffsetDateTime) -> OffsetDateTime {
+    let begun = time.unix_timestamp_nanos().div_euclid(1_000_000_000) + 1;
+    OffsetDateTime::from_unix_timestamp_nanos(begun * 1_000_000_000).unwrap_or(time)
 }
 
 /// What a fork may not ask for.
