@@ -35,7 +35,8 @@ mod working_set;
 
 pub use line::{Line, News};
 
-/// What a container is called on its line.
-pub fn sibling_name(namespace: &str, container: &str) -> String {
-    format!("{namespace}/{container}")
+/// What a container is called on its line. The server may still have one of the same id that
+/// has just been removed: the fork's id tells them apart.
+pub fn sibling_name(namespace: &str, container: &str, fork: &str) -> String {
+    format!("{namespace}/{container}/{fork}")
 }

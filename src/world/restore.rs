@@ -292,10 +292,15 @@ impl<'a> Plan<'a> {
 
     /// Who has its memory, where it comes lazily.
     fn lazy_memory(&self) -> Option<LazyMemory> {
-        let server = self.sibling.as_ref()?.memory?;
+        let told = self.sibling.as_ref()?;
+        let server = told.memory?;
         Some(LazyMemory {
             server: lazy::daemon::socket_of(&server),
-            sibling: lazy::sibling_name(&self.request.namespace, &self.request.target.id),
+            sibling: lazy::sibling_name(
+                &self.request.namespace,
+                &self.request.target.id,
+                &told.fork,
+            ),
         })
     }
 
