@@ -5,6 +5,7 @@
 //! [`ErrorKind::codes`](crate::ErrorKind::codes); a usage error is 2.
 
 mod checkpoint;
+mod detach;
 mod diff;
 mod doctor;
 mod export;
@@ -65,6 +66,8 @@ enum Verb {
     Rollback(rollback::Args),
     /// Make many running containers out of one world, or out of one that runs
     Fork(Box<fork::Args>),
+    /// Fetch all memory of a sibling of a fork, which then needs nothing of the others
+    Detach(detach::Args),
     /// List the worlds of the store
     Ls(ls::Args),
     /// Show what a world consists of
@@ -128,6 +131,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Restore(args) => restore::run(&args, cli.format),
         Verb::Rollback(args) => rollback::run(&args, cli.format),
         Verb::Fork(args) => fork::run(&args, cli.format),
+        Verb::Detach(args) => detach::run(&args, cli.format),
         Verb::Ls(args) => ls::run(&args, cli.format),
         Verb::Inspect(args) => inspect::run(&args, cli.format),
         Verb::Tag(args) => tag::run(&args, cli.format),

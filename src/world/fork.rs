@@ -143,6 +143,18 @@ impl Sibling {
     }
 }
 
+/// The page server that a container was made with, and the id of its fork.
+pub fn page_server(spec: &Spec) -> Result<Option<(Digest, String)>> {
+    let get = |key: &str| {
+        let annotations = spec.annotations().as_ref()?;
+        annotations.get(&format!("{PREFIX}{key}"))
+    };
+    match (get("fork.memory"), get("fork")) {
+        (Some(server), Some(fork)) => Ok(Some((parsed("fork.memory", server)?, id(fork)?))),
+        _ => Ok(None),
+    }
+}
+
 /// Where `world fork` notes what of a world it has verified.
 fn verified_file(world: &Path) -> Option<PathBuf> {
     Some(world.parent()?.join("verified.json"))

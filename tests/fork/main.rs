@@ -8,6 +8,7 @@ mod failures;
 mod files;
 mod generations;
 mod identity;
+mod memory;
 mod redis;
 mod rollback;
 mod siblings;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         waiting::cases(),
         rollback::cases(),
         redis::cases(),
+        memory::cases(),
         failures::cases(),
     ];
     common::suite::main('x', cases.into_iter().flatten().collect())
