@@ -140,7 +140,13 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
     })?;
     drop(bar);
     let unpacked = begun.elapsed();
-    let pid = bring_back(&namespace, &container, &plan, &world, &streams(args))?;
+    let pid = bring_back(
+        &namespace,
+        &container,
+        &plan,
+        &world,
+        &Streams::to_log(args.log_uri.as_deref()),
+    )?;
     workspace.remove()?;
     let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let report = Report {
@@ -306,15 +312,6 @@ fn publish(spec: &mut Spec, ports: &[PublishedPort]) {
         let mut annotations = spec.annotations().clone().unwrap_or_default();
         annotations.insert(format!("{PREFIX}publish"), ports.join(","));
         spec.set_annotations(Some(annotations));
-    }
-}
-
-fn streams(args: &Args) -> Streams {
-    let log = args.log_uri.clone().unwrap_or_default();
-    Streams {
-        stdin: String::new(),
-        stdout: log.clone(),
-        stderr: log,
     }
 }
 

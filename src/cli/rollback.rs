@@ -85,11 +85,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<()> {
         workspace: &workspace,
         key: format!("{}-{}", container.id, fork::new_id()?),
         streams: match &args.log_uri {
-            Some(uri) => Streams {
-                stdin: String::new(),
-                stdout: uri.clone(),
-                stderr: uri.clone(),
-            },
+            Some(uri) => Streams::to_log(Some(uri)),
             None => namespace.log_streams(&container.id)?,
         },
     };

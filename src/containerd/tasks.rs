@@ -41,6 +41,18 @@ pub struct Streams {
     pub stderr: String,
 }
 
+impl Streams {
+    /// No input, and all output to the log at a URI; to nowhere without one.
+    pub fn to_log(uri: Option<&str>) -> Streams {
+        let log = uri.unwrap_or_default().to_owned();
+        Streams {
+            stdin: String::new(),
+            stdout: log.clone(),
+            stderr: log,
+        }
+    }
+}
+
 /// What a task is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {

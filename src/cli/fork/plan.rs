@@ -58,7 +58,7 @@ impl Plan {
         let mut plan = Plan {
             snapshotter: base.snapshotter.clone(),
             chain_id,
-            streams: streams(args),
+            streams: Streams::to_log(args.log_uri.as_deref()),
             image: image.name.clone(),
             containers: Vec::new(),
             variables_left_out: Vec::new(),
@@ -141,15 +141,6 @@ impl Plan {
         resources
             .and_then(|resources| resources.devices().clone())
             .unwrap_or_default()
-    }
-}
-
-fn streams(args: &Args) -> Streams {
-    let log = args.log_uri.clone().unwrap_or_default();
-    Streams {
-        stdin: String::new(),
-        stdout: log.clone(),
-        stderr: log,
     }
 }
 
